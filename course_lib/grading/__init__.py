@@ -1,0 +1,1 @@
+"""The grader: it runs answers in processes of their own, compares values itself, and names the mistake."""
