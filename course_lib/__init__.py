@@ -10,6 +10,7 @@ _WHERE = {
     "solution": "course_lib.grading.api",
     "progress": "course_lib.grading.api",
     "predict": "course_lib.predictions",
+    "compare": "course_lib.predictions",
     "claim": "course_lib.claims",
 }
 

@@ -75,7 +75,7 @@ def parse_exercises(text: str, chapter: int, where: str) -> list[Exercise]:
     starts = [i for i, line in enumerate(lines) if line.startswith("# %%")]
     preamble = "\n".join(lines[: starts[0]] if starts else lines).strip() + "\n"
     exercises = []
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=False):
         header = HEADER.match(lines[start])
         if not header:
             raise SourceError(f"{where}, line {start + 1}: expected '# %% exercise NAME | core | 15 minutes | 3 points | torch', found {lines[start]!r}")
@@ -198,7 +198,7 @@ def with_answer(text: str, name: str, answer: str, note: str = "") -> str:
     header = f"# ==== {name} ===={' ' + note if note else ''}"
     section = [header, *answer.strip("\n").splitlines(), ""]
     starts = [i for i, line in enumerate(lines) if SECTION.match(line)]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=False):
         if SECTION.match(lines[start])["name"] == name:
             return "\n".join([*lines[:start], *section, *(["" for _ in range(1)] if stop < len(lines) else []), *lines[stop:]]) + "\n"
     return "\n".join([*lines, *([""] if lines and lines[-1] else []), *section]) + "\n"

@@ -7,10 +7,13 @@ import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from course_lib import paths
-from course_lib.grading.spec import Check
 from course_lib.source import Exercise, parse_exercises
+
+if TYPE_CHECKING:  # spec imports torch, and the commands that only list or show exercises need not wait for it
+    from course_lib.grading.spec import Check
 
 
 class UnknownExercise(ValueError):
@@ -64,7 +67,7 @@ def stub_text(exercise: Exercise) -> str:
 
 
 @cache
-def checks(chapter: int) -> dict[str, Check]:
+def checks(chapter: int) -> dict[str, "Check"]:
     """The grading material of a chapter, by exercise name."""
     return {check.exercise: check for check in _material(chapter).CHECKS}
 

@@ -1,0 +1,327 @@
+"""When is a result right? The tolerance rule, and a description of where a wrong one is wrong. Runs no answer.
+
+The rule, a result's leaf at a time: the reference is computed in float64; several plain PyTorch ways at the answer's own
+precision show what rounding costs on exactly this input; a result is right when its largest error is at most 3 times the
+worst of theirs (plus 2 units in the last place of the largest value), and its root mean square error at most 1.5 times
+(plus 1 unit). NaN and infinities must stand exactly where the reference has them.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib.grading.spec import Tiles
+from course_lib.states import SoftmaxState
+
+MAX_FACTOR, MAX_ULPS, RMS_FACTOR, RMS_ULPS = 3.0, 2.0, 1.5, 1.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one leaf must be. For numbers, bools and text `reference` is the value itself and nothing else is used."""
+
+    name: str  # "" for a lone result, else "acc", "item 1"
+    reference: Any
+    dtype: torch.dtype | None = None
+    shape: tuple[int, ...] = ()
+    worst: float = 0.0  # largest error of the plain ways
+    limit: float = 0.0
+    rms_limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a result is not right. kind: type, shape, dtype, values."""
+
+    kind: str
+    sentence: str
+    leaf: int = 0
+    wrong: Tensor | None = None  # bool mask of the wrong elements
+    multiple: float = 0.0  # of plain PyTorch's error
+    got: str = ""
+    expected: str = ""
+
+
+# ---------------------------------------------------------------- trees
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The leaves of a result, in order; dicts by sorted key."""
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
+    if isinstance(tree, list | tuple):
+        return [leaf for part in tree for leaf in leaves(part)]
+    return [tree]
+
+
+def names(tree: Any, returns: str = "") -> list[str]:
+    """What the learner calls the leaves: the fields of a SoftmaxState, the names in "a pair (row_max, row_sum)", or "item 1"."""
+    count = len(leaves(tree))
+    if isinstance(tree, SoftmaxState):
+        return list(SoftmaxState._fields)
+    listed = re.search(r"\(([\w\s,]+)\)", returns)
+    if listed and len(listed[1].split(",")) == count > 1:
+        return [name.strip() for name in listed[1].split(",")]
+    return [""] if count == 1 and not isinstance(tree, list | tuple | dict) else [f"item {i}" for i in range(count)]
+
+
+def mapped(tree: Any, change) -> Any:
+    """The same tree of arguments with `change` applied to its tensors."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, SoftmaxState):
+        return SoftmaxState(*(mapped(part, change) for part in tree))
+    if isinstance(tree, Tiles):
+        return Tiles(mapped(tree.x, change), tree.width)
+    if isinstance(tree, list | tuple):
+        return type(tree)(mapped(part, change) for part in tree)
+    if isinstance(tree, dict):
+        return {key: mapped(part, change) for key, part in tree.items()}
+    return tree
+
+
+def in_float64(tree: Any) -> Any:
+    return mapped(tree, lambda x: x.double() if x.is_floating_point() else x.clone())
+
+
+def _same_form(got: Any, expected: Any) -> bool:
+    """Tuples of any kind and lists stand for each other; a list in place of a tensor does not."""
+    if isinstance(expected, dict):
+        return isinstance(got, dict) and got.keys() == expected.keys() and all(_same_form(got[key], expected[key]) for key in expected)
+    if isinstance(expected, list | tuple):
+        return isinstance(got, list | tuple) and len(got) == len(expected) and all(map(_same_form, got, expected))
+    if isinstance(expected, Tensor):
+        return isinstance(got, Tensor)
+    if isinstance(expected, int | float) and not isinstance(expected, bool):
+        return isinstance(got, int | float) and not isinstance(got, bool)
+    return type(got) is type(expected)
+
+
+# ---------------------------------------------------------------- the rule
+
+
+def targets(reference: Any, baselines: list[Any], returns: str = "") -> list[Target]:
+    """What each leaf must be, from the float64 reference and the plain ways' results."""
+    columns = [leaves(baseline) for baseline in baselines]
+    return [_target(name, ref, [column[i] for column in columns]) for i, (name, ref) in enumerate(zip(names(reference, returns), leaves(reference), strict=True))]
+
+
+def _target(name: str, ref: Any, plain: list[Any]) -> Target:
+    if not isinstance(ref, Tensor):
+        return Target(name, ref)
+    dtype = plain[0].dtype if plain else ref.dtype
+    if not dtype.is_floating_point:
+        return Target(name, ref.to(dtype), dtype, tuple(ref.shape))
+    ref = ref.double()
+    errors = [_errors(way, ref) for way in plain]
+    worst = max((float(error.max()) for error in errors if error.numel()), default=0.0)
+    rms = max((_rms(error) for error in errors), default=0.0)
+    finite = ref[ref.isfinite()]
+    unit = ulp(float(finite.abs().max()) if finite.numel() else 0.0, dtype)
+    return Target(name, ref, dtype, tuple(ref.shape), worst, MAX_FACTOR * worst + MAX_ULPS * unit, RMS_FACTOR * rms + RMS_ULPS * unit)
+
+
+def ulp(value: float, dtype: torch.dtype) -> float:
+    """The distance between neighbouring numbers of this dtype at `value`."""
+    info = torch.finfo(dtype)
+    return info.eps * 2.0 ** math.floor(math.log2(max(abs(value), info.tiny)))
+
+
+def _errors(got: Tensor, ref: Tensor) -> Tensor:
+    """|got - ref| where both are finite, 0 elsewhere."""
+    return torch.where(got.double().isfinite() & ref.isfinite(), (got.double() - ref).abs(), 0.0)
+
+
+def _rms(error: Tensor) -> float:
+    return float(error.square().mean().sqrt()) if error.numel() else 0.0
+
+
+def _misplaced(got: Tensor, ref: Tensor) -> Tensor:
+    """Where NaN or an infinity stands that should not, or does not that should."""
+    return (got.isnan() != ref.isnan()) | (got.isposinf() != ref.isposinf()) | (got.isneginf() != ref.isneginf())
+
+
+def judge(got: Any, reference: Any, wanted: list[Target], returns: str = "a tensor") -> list[Finding]:
+    """Everything that is wrong with a result; an empty list where it is right. Form first, then shape and dtype, then values."""
+    if not _same_form(got, reference):
+        return [Finding("type", f"expected {returns}, got {said(got)}.")]
+    pairs = list(zip(leaves(got), wanted, strict=True))
+    contract = [finding for i, (leaf, target) in enumerate(pairs) if (finding := _contract(i, leaf, target))]
+    return contract or [finding for i, (leaf, target) in enumerate(pairs) if (finding := _values(i, leaf, target))]
+
+
+def _contract(i: int, got: Any, target: Target) -> Finding | None:
+    if target.dtype is None:
+        return None
+    whose = f"`{target.name}`" if target.name else "the result"
+    if tuple(got.shape) != target.shape:
+        return Finding("shape", f"{whose} has the shape {list(got.shape)}; expected {list(target.shape)}.", i)
+    if got.dtype != target.dtype:
+        return Finding("dtype", f"{whose} has the dtype {_short(got.dtype)}; expected {_short(target.dtype)}.", i)
+    return None
+
+
+def _values(i: int, got: Any, target: Target) -> Finding | None:
+    if target.dtype is None:
+        return _number(i, got, target)
+    ref = target.reference
+    if not target.dtype.is_floating_point:
+        wrong = got != ref
+        return _finding(i, got, target, wrong, 0.0) if bool(wrong.any()) else None
+    got = got.double()
+    misplaced, error = _misplaced(got, ref), _errors(got, ref)
+    largest = float(error.max()) if error.numel() else 0.0
+    multiple = largest / target.worst if target.worst > 0 else 0.0
+    if not bool(misplaced.any()) and largest <= target.limit and _rms(error) <= target.rms_limit:
+        return None
+    wrong = misplaced | (error > target.limit)
+    if not bool(wrong.any()):  # every element is within its limit, together they are not: rounding that plain PyTorch avoids
+        wrong = error > target.rms_limit if bool((error > target.rms_limit).any()) else error > 0
+    return _finding(i, got, target, wrong, multiple)
+
+
+def _number(i: int, got: Any, target: Target) -> Finding | None:
+    want = target.reference
+    if (isinstance(want, float) or isinstance(got, float)) and abs(got) < 1e300:
+        right = got == want or (math.isnan(got) and math.isnan(want)) or math.isclose(got, want, rel_tol=1e-9)
+    else:
+        right = got == want
+    whose = f"`{target.name}`: " if target.name else ""
+    return None if right else Finding("values", f"{whose}expected {want!r}, got {got!r}.", i, None, 0.0, repr(got), repr(want))
+
+
+def _finding(i: int, got: Tensor, target: Target, wrong: Tensor, multiple: float) -> Finding:
+    at = tuple(int(n) for n in wrong.nonzero()[0])
+    want, have = target.reference[at].item(), got[at].item()
+    return Finding("values", f"{int(wrong.sum()):,} of {wrong.numel():,} numbers are wrong.", i, wrong, multiple, number(have), number(want))
+
+
+def number(x: Any) -> str:
+    """A number as the learner reads it: NaN, inf, four digits."""
+    if isinstance(x, float):
+        return "NaN" if math.isnan(x) else f"{x:.4g}" if abs(x) >= 1e4 or 0 < abs(x) < 1e-3 else f"{x:.4f}" if math.isfinite(x) else str(x)
+    return str(x)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def said(value: Any) -> str:
+    """What a value is, in words: "a tensor", "a tuple of 2 tensors", "None"."""
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, list | tuple):
+        kinds = {"tensors" if isinstance(part, Tensor) else f"{type(part).__name__}s" for part in value}
+        return f"a {'list' if isinstance(value, list) else 'tuple'} of {len(value)} {kinds.pop() if len(kinds) == 1 else 'things'}"
+    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+
+
+def close(one: Any, other: Any, wanted: list[Target]) -> bool:
+    """Whether two results say the same, wrong or right: within the tolerance, or a thousandth of the value (a hundredth in half precision)."""
+    a, b = leaves(one), leaves(other)
+    if len(a) != len(b) or len(a) != len(wanted):
+        return False
+    return all(_alike(x, y, target) for x, y, target in zip(a, b, wanted, strict=True))
+
+
+def _alike(x: Any, y: Any, target: Target) -> bool:
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return type(x) is type(y) and (x == y or (isinstance(x, float) and math.isclose(x, y, rel_tol=1e-6)))
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return False
+    if not x.dtype.is_floating_point:
+        return bool((x == y).all())
+    x, y = x.double(), y.double()
+    share = 1e-2 if target.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    return not bool(_misplaced(x, y).any()) and bool((_errors(x, y) <= target.limit + share * torch.where(y.isfinite(), y.abs(), 0.0)).all())
+
+
+# ---------------------------------------------------------------- where it is wrong
+
+
+def describe(got: Any, ref: Any, axes: tuple[str, ...] = (), tile: tuple[str, int] | None = None, wrong: Tensor | None = None) -> str:
+    """One or two honest sentences on where a tensor is wrong, with the first wrong place as evidence."""
+    if not isinstance(got, Tensor) or not isinstance(ref, Tensor):
+        return f"Expected {number(ref)}, got {number(got)}."
+    ref = ref.to(got.dtype) if not got.is_floating_point() else ref.double()
+    if wrong is None:
+        wrong = (got.double() - ref.double()).abs() > 1e-4 * ref.double().abs().clamp(min=1.0)
+        wrong |= _misplaced(got.double(), ref.double())
+    if not bool(wrong.any()):
+        return "Every number is close, and together they are less exact than plain PyTorch's."
+    axes = tuple(axes)[: got.dim()] if len(axes) >= got.dim() else tuple(f"dimension {i}" for i in range(got.dim()))
+    at = tuple(int(n) for n in wrong.nonzero()[0])
+    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, at, strict=True))
+    evidence = f"{place + ': ' if place else ''}expected {number(ref[at].item())}, got {number(got[at].item())}"
+    ratio = _ratio(got, ref) if got.is_floating_point() else None
+    where = f"{_where(wrong, axes, tile, got)} ({evidence})."
+    return f"{where} Every number is {ratio} times what it should be." if ratio else where
+
+
+def _where(wrong: Tensor, axes: tuple[str, ...], tile: tuple[str, int] | None, got: Tensor) -> str:
+    nans = wrong & got.isnan() if got.is_floating_point() else torch.zeros_like(wrong)
+    whole = bool(wrong.all())
+    if bool(got.isnan().all()) if got.is_floating_point() and got.numel() else False:
+        return "NaN everywhere"
+    verb = "NaN" if bool((nans == wrong).all()) else "Wrong"
+    if tile and tile[0] in axes and (text := _by_tile(wrong.movedim(axes.index(tile[0]), 0).flatten(1).any(1) if wrong.dim() > 1 else wrong, tile[1])):
+        return f"{verb} {text}"
+    if whole:
+        return f"{verb} everywhere"
+    for i, axis in enumerate(axes):
+        bad = (wrong.movedim(i, 0).flatten(1).any(1) if wrong.dim() > 1 else wrong).nonzero().flatten().tolist()
+        if len(bad) < wrong.shape[i]:
+            return f"{verb} only in {_plural(axis, len(bad))} {_ranges(bad)}"
+    return f"{verb} in {int(wrong.sum()):,} of {wrong.numel():,} places"
+
+
+def _by_tile(bad: Tensor, size: int) -> str | None:
+    """A sentence about tiles, where the wrong places follow them. bad [N] along the tiled axis."""
+    tiles = [bool(part.any()) for part in bad.split(size)]
+    if len(tiles) < 2 or not any(tiles) or all(tiles):
+        return None
+    first = tiles.index(True)
+    if first == len(tiles) - 1:
+        kind = ", partial" if bad.shape[0] % size else ""
+        return f"only in places {first * size}-{bad.shape[0] - 1}: the last{kind} tile"
+    if all(tiles[first:]):
+        return f"from the {_ordinal(first + 1)} tile on"
+    return None if sum(tiles) > 1 or first else "only in the first tile"
+
+
+def _ratio(got: Tensor, ref: Tensor) -> str | None:
+    """The factor between the two, where it is the same for every number."""
+    usable = ref.isfinite() & got.double().isfinite() & (ref.abs() > 1e-6 * ref[ref.isfinite()].abs().max() if bool(ref.isfinite().any()) else ref.isfinite())
+    if int(usable.sum()) < 3 or not bool(got.double().isfinite().eq(ref.isfinite()).all()):
+        return None
+    ratios = got.double()[usable] / ref[usable]
+    middle = float(ratios.median())
+    same = bool(((ratios - middle).abs() <= 1e-3 * abs(middle)).all())
+    return number(middle) if same and middle and abs(middle - 1) > 1e-2 else None
+
+
+def _ordinal(n: int) -> str:
+    return {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}.get(n, f"{n}th")
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2 and 5"."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:5]] + (["..."] if len(runs) > 5 else [])
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,284 @@
+"""The judge's side of an answer child: start one, send it texts and calls, say in a word how it ended.
+
+Knows nothing of references, tolerances or verdicts. Every wait has a deadline; whatever the peer sends is data.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from course_lib.grading import wire
+from course_lib.grading.spec import Evidence
+from course_lib.paths import ROOT
+
+START = 90.0  # seconds a cold start may take on a slow machine; not counted as the answer's
+_KEEP_FIRST, _KEEP_LAST = 8192, 2048
+_FORKS = sys.platform == "linux" and hasattr(os, "fork")
+
+
+class Ended(Exception):
+    """The answer's process ended, or was ended, before it replied. kind: timeout, exited, crashed, closed, garbled, processes."""
+
+    def __init__(self, kind: str, code: int | None = None):
+        super().__init__(kind)
+        self.kind, self.code = kind, code
+
+
+@dataclass
+class Reply:
+    """What one call came to: a result or a failure, contract problems seen, and evidence."""
+
+    result: Any = None
+    failure: dict | None = None
+    problems: list[str] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+class Output:
+    """What a process printed: the first 8 KB and the last 2 KB, read as fast as it comes, however much there is."""
+
+    def __init__(self, fd: int):
+        self.head, self.tail, self.total = b"", b"", 0
+        self._thread = threading.Thread(target=self._drain, args=(fd,), daemon=True)
+        self._thread.start()
+
+    def _drain(self, fd: int) -> None:
+        with os.fdopen(fd, "rb", buffering=0) as pipe:
+            while part := pipe.read(1 << 16):
+                self.total += len(part)
+                room = _KEEP_FIRST - len(self.head)
+                self.head += part[:room]
+                self.tail = (self.tail + part[max(room, 0) :])[-_KEEP_LAST:]
+
+    def text(self) -> str:
+        left_out = self.total - len(self.head) - len(self.tail)
+        middle = f"\n... {left_out:,} characters left out ...\n".encode() if left_out > 0 else b""
+        return (self.head + middle + self.tail).decode("utf-8", "replace")
+
+    def join(self) -> None:
+        self._thread.join(1.0)
+
+
+class Servers:
+    """The fork servers of one judge, started when first needed, one a flavour."""
+
+    def __init__(self):
+        self._running: dict[str, tuple[subprocess.Popen, socket.socket, str]] = {}
+
+    def start(self, flavour: str = "interpret") -> None:
+        """Start the server of this flavour, if it is not running. It imports torch while the caller goes on."""
+        if not _FORKS or (flavour in self._running and self._running[flavour][0].poll() is None):
+            return
+        self._drop(flavour)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        scratch = tempfile.mkdtemp(prefix="course-")
+        command = [sys.executable, "-m", "course_lib.grading.forkserver", flavour, str(theirs.fileno()), scratch]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment(flavour), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        theirs.close()
+        self._running[flavour] = (process, ours, scratch)
+
+    def fork(self, flavour: str, wanted: dict, fds: list[int]) -> None:
+        """Ask for one child that gets these descriptors."""
+        for last_try in (False, True):
+            self.start(flavour)
+            try:
+                socket.send_fds(self._running[flavour][1], [json.dumps(wanted).encode()], fds)
+                return
+            except OSError:
+                self._running[flavour][0].kill()
+                self._running[flavour][0].wait()
+                if last_try:
+                    raise
+
+    def _drop(self, flavour: str) -> None:
+        if flavour in self._running:
+            process, control, scratch = self._running.pop(flavour)
+            control.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.kill()
+            process.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def close(self) -> None:
+        for flavour in list(self._running):
+            self._drop(flavour)
+
+
+def environment(flavour: str) -> dict[str, str]:
+    """The environment of answers: one thread a library, the course importable, nothing of the learner's shell removed."""
+    more = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    interpret = {"TRITON_INTERPRET": "1"} if flavour == "interpret" else {}
+    return {**{k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}, **more, **interpret, "PYTHONPATH": path}
+
+
+def _text(said: Any, most: int) -> str:
+    """What the child said, as text that can be shown and written anywhere."""
+    text = said if isinstance(said, str) else type(said).__name__
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:most].encode("utf-8", "replace").decode())
+
+
+def _failure(said: Any) -> dict | None:
+    """A failure with the fields and types it should have, whatever the child sent."""
+    if said is None or said == {}:
+        return None
+    said = said if isinstance(said, dict) else {}
+    rows = said.get("frames") if isinstance(said.get("frames"), list) else []
+    frames = [[row[0], _text(row[1], 80), _text(row[2], 200)] for row in rows[-8:] if isinstance(row, list) and len(row) == 3 and type(row[0]) is int]
+    return {"kind": _text(said.get("kind"), 20), "type": _text(said.get("type"), 80), "message": _text(said.get("message"), 2000), "frames": frames}
+
+
+def _evidence(said: Any) -> Evidence:
+    """Evidence with the fields and types it should have, whatever the child sent."""
+    said = said if isinstance(said, dict) else {}
+    evidence = Evidence()
+    for name in ("largest", "bytes_loaded", "bytes_stored"):
+        if type(said.get(name)) is int:
+            setattr(evidence, name, said[name])
+    if isinstance(said.get("ops"), dict):
+        evidence.ops = {_text(name, 80): n for name, n in said["ops"].items() if type(n) is int}
+    if isinstance(said.get("detours"), list):
+        evidence.detours = [_text(way, 40) for way in said["detours"]]
+    if isinstance(said.get("launches"), list):
+        evidence.launches = [launch for launch in said["launches"] if isinstance(launch, dict) and isinstance(launch.get("constexprs"), dict)]
+    evidence.largest_op = _text(said.get("largest_op", ""), 80)
+    evidence.seconds = said["seconds"] if type(said.get("seconds")) is float else 0.0
+    return evidence
+
+
+class AnswerProcess:
+    """One answer child. Use as a context manager: leaving it ends every process of the answer."""
+
+    def __init__(self, servers: Servers, exercise: str, seconds: float, flavour: str = "interpret", device: str = "cpu", triton: bool = False):
+        self.flavour, self.device, self.triton = flavour, device, triton
+        self._calls = 0
+        self._end: dict = {}
+        started = time.monotonic()
+        if _FORKS:
+            self._fork(servers, exercise, seconds)
+        else:
+            self._spawn(exercise)
+        self._exchange(None, started + START)
+
+    def _fork(self, servers: Servers, exercise: str, seconds: float) -> None:
+        self._sock, channel = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        output_read, output = os.pipe()
+        self._status, status = os.pipe()
+        self._popen = None
+        memory = None if self.device != "cpu" else 4 << 30
+        fds = [channel.fileno(), lifeline, output, status]
+        try:
+            servers.fork(self.flavour, {"exercise": exercise, "seconds": seconds, "memory": memory}, fds)
+        finally:
+            channel.close()
+            for fd in fds[1:]:
+                os.close(fd)
+        self.output = Output(output_read)
+
+    def _spawn(self, exercise: str) -> None:
+        """Without fork: a cold process that connects back over localhost. It is ended by kill; it has no namespace."""
+        token = secrets.token_hex(16)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            command = [sys.executable, "-m", "course_lib.grading.child", "127.0.0.1", str(listener.getsockname()[1]), token, exercise]
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            self._popen = subprocess.Popen(command, env=environment(self.flavour), cwd=tempfile.gettempdir(), start_new_session=True, **streams)
+            listener.settimeout(START)
+            self._sock, _ = listener.accept()
+        if not secrets.compare_digest(wire._exactly(self._sock, 16, time.monotonic() + 10), bytes.fromhex(token)):
+            self._popen.kill()
+            raise Ended("garbled")
+        self.output = Output(os.dup(self._popen.stdout.fileno()))
+
+    def load(self, key: str, text: str, name: str, deadline: float) -> dict | None:
+        """Execute a text in the child; None, or how that failed."""
+        return _failure(self._exchange({"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}, deadline).get("failure"))
+
+    def call(self, key: str, args: tuple, kwargs: dict, layout: str, deadline: float, again: bool = False) -> Reply:
+        """Call a loaded answer. `again`: in the memory of the last call, refilled."""
+        request = {"op": "call", "key": key, "args": args, "kwargs": kwargs, "layout": layout, "again": again, "device": self.device, "triton": self.triton}
+        data = self._exchange(request, deadline)
+        evidence = _evidence(data.get("evidence"))
+        evidence.printed = self.output.text()
+        problems = data.get("problems")
+        return Reply(data.get("result"), _failure(data.get("failure")), [_text(p, 40) for p in problems] if isinstance(problems, list) else [], evidence)
+
+    def _exchange(self, request: dict | None, deadline: float) -> dict:
+        if self._end:
+            raise Ended("closed")
+        try:
+            if request is not None:
+                self._calls += 1
+                wire.send(self._sock, {**request, "id": self._calls}, deadline)
+            data = wire.receive(self._sock, deadline)
+        except wire.Late as error:
+            raise self._ended("timeout") from error
+        except wire.Closed as error:
+            raise self._ended("closed") from error
+        except wire.WireError as error:
+            raise self._ended("garbled") from error
+        if not isinstance(data, dict) or (request is not None and data.get("id") != self._calls):
+            raise self._ended("garbled")
+        return data
+
+    def _ended(self, seen: str) -> Ended:
+        """End the process, and say what ended it: what was seen on the channel, or what the warden knows better."""
+        end = self.close(wait=1.0 if seen == "closed" else 0.0)
+        if seen in ("timeout", "garbled") and end.get("killed") not in ("processes",):
+            return Ended(seen)
+        if end.get("killed") == "processes":
+            return Ended("processes")
+        if end.get("killed") == "deadline" or end.get("signal") == 24:  # SIGXCPU
+            return Ended("timeout")
+        if end.get("signal") is not None:
+            return Ended("crashed", end["signal"])
+        return Ended("exited" if end.get("exit") is not None else "closed", end.get("exit"))
+
+    def close(self, wait: float = 0.0) -> dict:
+        """End everything the answer started, and return how it ended ({"exit", "signal", "killed"})."""
+        if not self._end:
+            self._end = (self._close_forked if self._popen is None else self._close_spawned)(wait) or {"killed": "lost"}
+            self.output.join()
+            self._sock.close()
+        return self._end
+
+    def _close_forked(self, wait: float) -> dict:
+        import select
+
+        if wait:
+            select.select([self._status], [], [], wait)
+        os.close(self._lifeline)
+        said = b""
+        with os.fdopen(self._status, "rb", buffering=0) as status:
+            while select.select([status], [], [], 8.0)[0] and (part := status.read(4096)):
+                said += part
+        with suppress(ValueError):
+            end = json.loads(said)
+            return end if isinstance(end, dict) else {}
+        return {}
+
+    def _close_spawned(self, wait: float) -> dict:
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(wait)
+        code = self._popen.poll()
+        self._popen.kill()
+        self._popen.wait()
+        self._popen.stdout.close()
+        return {"exit": code if code is not None and code >= 0 else None, "signal": -code if code is not None and code < 0 else None, "killed": None}
+
+    def __enter__(self) -> "AnswerProcess":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,304 @@
+"""The judge decides rightly: right answers pass in any style, wrong ones fail with the sentence that fits, cheats do not pay."""
+
+import importlib.util
+import json
+
+import jsonschema
+import pytest
+from conftest import MINI_COURSE
+
+from course_lib.grading.verdict import STATUSES, Verdict
+from course_lib.source import parse_exercises
+
+SOURCE = MINI_COURSE / "solutions" / "ch90_mini.py"
+EXERCISES = {exercise.name: exercise for exercise in parse_exercises(SOURCE.read_text(), 90, SOURCE.name)}
+
+
+def _checks() -> dict:
+    spec = importlib.util.spec_from_file_location("mini_checks", MINI_COURSE / "checks" / "ch90_mini.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {check.exercise: check for check in module.CHECKS}
+
+
+CHECKS = _checks()
+MUTANTS = [(name, mutant) for name, check in CHECKS.items() for mutant in check.mutants]
+RIGHT = "return torch.nan_to_num(x.abs() / x.abs().sum(-1, True))"
+
+
+def solution(name: str) -> str:
+    return f"{EXERCISES[name].preamble}\n\n{EXERCISES[name].solution}"
+
+
+def answer(*lines: str, head: str = "") -> str:
+    return f"import torch\n{head}\ndef row_shares(x):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def failed(judge, text: str, id: str, name: str = "row_shares", seed: int = 5) -> Verdict:
+    verdict = judge.check(name, text, seed=seed)
+    assert verdict.status == "failed" and verdict.points == 0, verdict
+    assert verdict.diagnosis.id == id, verdict.diagnosis
+    return verdict
+
+
+def passed(judge, text: str, name: str = "row_shares") -> Verdict:
+    verdict = judge.check(name, text)
+    assert verdict.status == "passed" and verdict.points == verdict.max_points > 0, (verdict.diagnosis, verdict.details)
+    assert all(case.status == "passed" for case in verdict.cases)
+    return verdict
+
+
+# ---------------------------------------------------------------- right answers
+
+
+@pytest.mark.parametrize("name", list(EXERCISES))
+def test_the_solution_passes(judge, name):
+    assert passed(judge, solution(name), name).diagnosis is None
+
+
+@pytest.mark.parametrize("name, right", [(name, text) for name, check in CHECKS.items() for text in check.right])
+def test_other_styles_pass(judge, name, right):
+    passed(judge, f"{EXERCISES[name].preamble}\n\n{right}", name)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["print('loud')", "import warnings", "warnings.warn('careful')", RIGHT],
+        ["import matplotlib.pyplot as plt", "plt.plot([1, 2])", "plt.close()", RIGHT],
+        ["x = x.clone().requires_grad_()", RIGHT],
+        ["return torch.nn.Parameter(torch.nan_to_num(x.abs() / x.abs().sum(-1, True)))"],
+        ["torch.manual_seed(3)", "torch.set_num_threads(2)", "big = torch.rand(200_000).sort()", RIGHT],
+        ["out = torch.empty_like(x)", "for i, row in enumerate(x): out[i] = torch.nan_to_num(row.abs() / row.abs().sum(-1, True))", "return out"],
+    ],
+    ids=["prints and warns", "matplotlib", "with a gradient", "a Parameter", "seeds and threads", "row by row"],
+)
+def test_harmless_habits_pass(judge, lines):
+    passed(judge, answer(*lines))
+
+
+def test_what_was_printed_is_kept(judge):
+    assert "loud" in passed(judge, answer("print('loud')", RIGHT)).details["printed"]
+
+
+def test_a_warm_check_is_fast(judge):
+    passed(judge, solution("row_shares"))
+    assert min(passed(judge, solution("row_shares")).seconds for _ in range(3)) < 1.0
+
+
+# ---------------------------------------------------------------- before anything runs
+
+
+def test_the_stub_is_not_attempted(judge):
+    for name, exercise in EXERCISES.items():
+        verdict = judge.check(name, f"{exercise.preamble}\n\n# my plan\n{exercise.stub}\nx = 1\n")
+        assert verdict.status == "not_attempted" and name in verdict.diagnosis.message
+
+
+def test_the_stubs_raise_left_in_place(judge):
+    text = EXERCISES["row_shares"].preamble + "\n\n" + EXERCISES["row_shares"].stub.rstrip() + "\n    " + RIGHT + "\n"
+    assert "stub's first line is still there" in failed(judge, text, "exception").diagnosis.message
+
+
+def test_syntax_error_shows_the_line(judge):
+    verdict = judge.check("row_shares", "def row_shares(x):\n    return x +\n")
+    assert verdict.status == "error" and verdict.diagnosis.id == "syntax"
+    assert "line 2" in verdict.diagnosis.message and "return x +" in verdict.diagnosis.message
+
+
+@pytest.mark.parametrize("text, id", [("x = 1", "missing"), ("import nothing_of_that_name\ndef row_shares(x): return x", "load"), ("row_shares = 3", "missing"), ("\0", "syntax")])
+def test_texts_that_cannot_be_graded(judge, text, id):
+    verdict = judge.check("row_shares", text)
+    assert verdict.status == "error" and verdict.diagnosis.id == id
+
+
+def test_unknown_exercise(judge):
+    verdict = judge.check("row_share", "x = 1")
+    assert verdict.status == "error" and "row_shares" in verdict.diagnosis.message
+
+
+# ---------------------------------------------------------------- wrong answers
+
+
+@pytest.mark.parametrize("name, mutant", MUTANTS, ids=[f"{name}-{mutant.id}" for name, mutant in MUTANTS])
+def test_every_mutant_comes_back_with_its_sentence(judge, name, mutant):
+    text = f"{EXERCISES[name].preamble}\n\n{mutant.text(EXERCISES[name].solution)}"
+    verdict = failed(judge, text, mutant.id, name)
+    assert mutant.message in verdict.diagnosis.message
+
+
+def test_a_kernels_mutants_take_its_tile_size(judge):
+    mutant = next(m for m in CHECKS["double_and_mask"].mutants if m.id == "tile-reversed")
+    text = mutant.text(solution("double_and_mask")).replace("BLOCK = 16", "BLOCK = 32")
+    failed(judge, text, "tile-reversed", "double_and_mask")
+
+
+def test_the_evidence_is_in_the_sentence(judge):
+    verdict = failed(judge, answer("return (x.abs() + 1) / x.abs().sum(-1, True)"), "unknown")
+    message = verdict.diagnosis.message
+    assert "None of the common mistakes explains it" in message and "Smallest failing input: 2 rows of 3 numbers, seed 5." in message
+    assert verdict.details["expected"] in message and verdict.details["got"] in message
+    assert verdict.details["shapes"] == ["x [2, 3] float32"] and verdict.details["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "lines, id, words",
+    [
+        (["return x.sum(-1)"], "shape", "[2]"),
+        (["return x.double()"], "dtype", "float64; expected float32"),
+        (["return x.to('meta')"], "device", "meta"),
+        (["return x.numpy()"], "type", "numpy"),
+        (["return x.tolist()"], "type", "list"),
+        (["return None"], "type", "None"),
+        (["yield x"], "type", "generator"),
+        (["class Mine(torch.Tensor): pass", "return x.abs().as_subclass(Mine)"], "type", "subclass"),
+        (["return x.to_sparse()"], "type", "layout"),
+        (["return torch.empty_like(x)"], "nan-everywhere", "NaN"),
+        (["y = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "x.zero_()", "return y"], "mutated-input", "in-place"),
+        (["y = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "x.copy_(y) if False else x.set_(x)", "return x.copy_(y)"], "mutated-input", "argument"),
+        (["return torch.zeros_like(x) + 0.25"], "stale", "same numbers"),
+        (["return 1 / 0"], "exception", "ZeroDivisionError"),
+        (["return x @ x"], "exception", "line 4"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_broken_contracts_are_named(judge, lines, id, words):
+    verdict = judge.check("row_shares", answer(*lines), seed=5)
+    assert verdict.status == "failed"
+    assert verdict.diagnosis.id in (id, "in-place") and words in verdict.diagnosis.message, verdict.diagnosis
+
+
+def test_a_view_of_the_input_is_refused(judge):
+    text = "import torch\ndef double_and_mask(x, keep):\n    x.mul_(2).mul_(keep)\n    return x[:]\n"
+    assert judge.check("double_and_mask", text).diagnosis.id == "mutated-input"
+
+
+def test_aliasing_alone_is_seen(judge):
+    text = "import torch\ndef double_and_mask(x, keep):\n    if keep.any() or not keep.any():\n        x.data.set_(x.data)\n    y = x.view(-1)\n    return y\n"
+    assert "argument itself" in judge.check("double_and_mask", text).diagnosis.message
+
+
+def test_writing_outside_the_tensor_is_seen(judge):
+    lines = ["whole = torch.empty(0).set_(x.untyped_storage())", "whole[0] = 7.0", RIGHT]
+    assert "outside the tensors" in failed(judge, answer(*lines), "canary").diagnosis.message
+
+
+def test_traceback_is_cut_to_the_answer(judge):
+    verdict = failed(judge, "import torch\n\ndef helper(x):\n    return x.reshape(7)\n\ndef row_shares(x):\n    return helper(x)\n", "exception")
+    assert "line 7, in row_shares" in verdict.details["traceback"] and "return x.reshape(7)" in verdict.details["traceback"]
+    assert "course_lib" not in verdict.details["traceback"]
+
+
+def test_an_access_outside_is_a_sentence_not_a_crash(judge):
+    verdict = failed(judge, solution("double_and_mask").replace(", mask=inside, other=0)", ")"), "no-mask", "double_and_mask")
+    assert "`keep_ptr`: element 21 of 21, in program (1, 0, 0)" in verdict.diagnosis.message
+
+
+# ---------------------------------------------------------------- cheats
+
+
+def test_cached_by_identity(judge):
+    lines = ["key = (x.data_ptr(), x.shape)", "if key not in kept: kept[key] = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "return kept[key].clone()"]
+    assert "first call's result" in failed(judge, answer(*lines, head="kept = {}"), "stale").diagnosis.message
+
+
+def test_hard_coded_by_shape(judge):
+    verdict = failed(judge, answer("return torch.full(x.shape, 1 / x.shape[-1])"), "stale")
+    assert "two different inputs" in verdict.diagnosis.message
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "torch.allclose = lambda *a, **k: True\ntorch.equal = torch.allclose\ntorch.testing.assert_close = lambda *a, **k: None\n",
+        "torch.Tensor.__eq__ = lambda *a: True\ntorch.Tensor.__ne__ = lambda *a: False\n",
+        "torch.Tensor.isnan = torch.Tensor.isfinite\ntorch.Tensor.abs = lambda x: x * 0\n",
+        "import hashlib\nhashlib.blake2b = lambda *a: None\n",
+        "import builtins\nbuiltins.len = lambda x: 0\n",
+        "import json\njson.dumps = lambda *a, **k: '{}'\n",
+        "import gc\nfor o in gc.get_objects():\n    if isinstance(o, dict) and 'reference' in o: o['reference'] = None\n",
+    ],
+    ids=["allclose", "eq", "methods", "hashes", "len", "json", "gc"],
+)
+def test_patching_the_library_does_not_help(judge, patch):
+    verdict = judge.check("row_shares", answer("return x + 1.0", head=patch), seed=5)
+    assert verdict.status in ("failed", "error") and verdict.diagnosis.id != "internal", verdict.diagnosis
+    passed(judge, solution("row_shares"))
+
+
+@pytest.mark.parametrize("module", ["solutions.ch03_online_softmax", "course_lib.checks.ch03_online_softmax", "course_lib.grading.judge", "course_lib.grading"])
+def test_the_courses_own_material_cannot_be_imported(judge, module):
+    verdict = judge.check("row_shares", answer(f"import {module}", RIGHT))
+    assert verdict.status == "failed" and "may not import" in verdict.diagnosis.message
+    verdict = judge.check("row_shares", answer(f"importlib.import_module({module!r})", RIGHT, head="import importlib"))
+    assert verdict.status == "failed" and "may not import" in verdict.diagnosis.message
+
+
+@pytest.mark.parametrize(
+    "head, line",
+    [
+        ("class Odd(Exception):\n    def __str__(self): raise SystemExit\n    __repr__ = __str__", "raise Odd()"),
+        ("class Odd(Exception):\n    def __str__(self): return 'x' * 10**7", "raise Odd()"),
+        ("class Odd(Exception):\n    def __str__(self): return 5", "raise Odd()"),
+        ("class Meta(type):\n    @property\n    def __name__(cls): raise KeyboardInterrupt\nclass Odd(Exception, metaclass=Meta): pass", "raise Odd"),
+        ("class Odd(Exception):\n    __cause__ = property(lambda s: 1/0)\n    __traceback__ = 3", "raise Odd"),
+        ("class Odd(str):\n    def __getitem__(self, i): raise RuntimeError\nclass E(Exception):\n    def __str__(self): return Odd('\\ud800<script>')", "raise E"),
+        ("", "raise ValueError('\\x00\\x1b[31m<b>\\ud83d')"),
+        ("", "raise ExceptionGroup('g', [ValueError(1)]) if 'ExceptionGroup' in dir(__builtins__) else ValueError(1)"),
+        ("def deep(): deep()", "deep()"),
+    ],
+)
+def test_exceptions_with_odd_messages(judge, head, line):
+    verdict = judge.check("row_shares", answer(line, head=head))
+    assert verdict.status == "failed" and verdict.diagnosis.id in ("exception", "exit", "interrupt"), verdict.diagnosis
+    assert len(verdict.diagnosis.message) < 1000
+
+
+def test_odd_results(judge):
+    for line in ("return {1: x}", "return [[[[[[[[[[x]]]]]]]]]]", "return 10 ** 10_000", "return type", "return (x for x in ())", "return 'a' * 10**8", "return (x,) * 100_000"):
+        verdict = judge.check("row_shares", answer(line))
+        assert verdict.status == "failed" and verdict.diagnosis.id == "type", (line[:40], verdict.diagnosis)
+
+
+def test_an_object_that_equals_everything(judge):
+    head = "class Yes:\n    def __eq__(self, o): return True\n    def __getattr__(self, n): return self\n    def __call__(self, *a, **k): return self"
+    failed(judge, answer("return Yes()", head=head), "type")
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["exercise", "chapter", "status", "points", "max_points", "diagnosis", "cases", "tier", "seconds"],
+    "properties": {
+        "exercise": {"type": "string"},
+        "chapter": {"type": "integer"},
+        "status": {"enum": list(STATUSES)},
+        "points": {"type": "integer"},
+        "max_points": {"type": "integer"},
+        "diagnosis": {"oneOf": [{"type": "null"}, {"type": "object", "required": ["id", "message"], "properties": {"id": {"type": "string"}, "message": {"type": "string"}}}]},
+        "cases": {"type": "array", "items": {"type": "object", "required": ["name", "status", "message", "seconds"], "properties": {"status": {"enum": list(STATUSES)}}}},
+        "tier": {"enum": ["interpreter", "compiled", "hopper"]},
+        "seconds": {"type": "number"},
+    },
+}
+
+
+@pytest.mark.parametrize("text", [solution("row_shares"), answer("return x"), answer("return"), "x", "("])
+def test_the_contracts_json(judge, text):
+    verdict = judge.check("row_shares", text)
+    jsonschema.validate(json.loads(json.dumps(verdict.contract())), SCHEMA)
+
+
+def test_the_same_seed_gives_the_same_verdict(judge):
+    one, other = (judge.check("row_shares", answer("return x.abs() / x.abs().sum(-1, True).sqrt()"), seed=11) for _ in range(2))
+    assert one.diagnosis == other.diagnosis and one.details["expected_row"] == other.details["expected_row"]
+
+
+def test_a_verdict_survives_json(judge):
+    verdict = judge.check("row_shares", answer("return x"))
+    from dataclasses import asdict
+
+    assert Verdict.from_json(json.loads(json.dumps(asdict(verdict)))) == verdict

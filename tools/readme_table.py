@@ -1,0 +1,73 @@
+"""Write the chapter table of README.md, between its two markers, from course_lib/chapters.py.
+
+    python -m tools.readme_table [--check]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from course_lib.chapters import CHAPTERS, Chapter
+from course_lib.source import Exercise, parse_exercises
+from tools.sync import ROOT
+
+START, END = "<!-- chapters: made by `make sync` -->", "<!-- end of chapters -->"
+
+
+def table(chapters: tuple[Chapter, ...], exercises: dict[int, list[Exercise]]) -> str:
+    """The Markdown table, one heading row a part; a chapter without a notebook is marked as coming."""
+    lines = []
+    for part in dict.fromkeys(chapter.part for chapter in chapters):
+        lines += ["", f"**Part {part}**", "", "| | Chapter | Afterwards you can | Exercises |", "|---|---|---|---|"]
+        lines += [_row(chapter, exercises.get(chapter.number, [])) for chapter in chapters if chapter.part == part]
+    return "\n".join(lines[1:])
+
+
+def _row(chapter: Chapter, exercises: list[Exercise]) -> str:
+    name = f"[{chapter.title}](notebooks/{chapter.notebook.name})" if chapter.ready else chapter.title
+    if not chapter.ready:
+        return f"| {chapter.number:02d} | {name} | {chapter.promise} | *coming* |"
+    core = sum(exercise.level == "core" for exercise in exercises)
+    minutes = sum(exercise.minutes for exercise in exercises if exercise.level == "core")
+    summary = f"{len(exercises)}, of which {core} core ({minutes} minutes)" if exercises else "none"
+    return f"| {chapter.number:02d} | {name} | {chapter.promise} | {summary} |"
+
+
+def exercises_by_chapter(root: Path) -> dict[int, list[Exercise]]:
+    found = {}
+    for path in sorted((root / "solutions").glob("ch[0-9][0-9]_*.py")):
+        number = int(path.name[2:4])
+        found[number] = parse_exercises(path.read_text(encoding="utf-8"), number, path.name)
+    return found
+
+
+def with_table(readme: str, new: str) -> str:
+    """The README with the table between its markers replaced. ValueError where the markers are not there once each."""
+    if readme.count(START) != 1 or readme.count(END) != 1 or readme.index(START) > readme.index(END):
+        raise ValueError(f"README.md must hold the two marker lines once each, in this order: {START} and {END}")
+    before, rest = readme.split(START)
+    return f"{before}{START}\n\n{new}\n\n{END}{rest.split(END)[1]}"
+
+
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_table", description="the chapter table of README.md")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when it has drifted")
+    arguments = parser.parse_args(argv)
+    path = root / "README.md"
+    try:
+        old = path.read_text(encoding="utf-8")
+        new = with_table(old, table(CHAPTERS, exercises_by_chapter(root)))
+    except (OSError, ValueError) as error:
+        print(f"readme_table: {error}", file=sys.stderr)
+        return 1
+    if arguments.check and old != new:
+        print("readme_table: the chapter table has drifted; run `make sync`.", file=sys.stderr)
+        return 1
+    if old != new:
+        path.write_text(new, encoding="utf-8")
+    print(f"readme_table: {'written' if old != new else 'in step'}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
