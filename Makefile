@@ -32,8 +32,8 @@ new: .venv/installed  ## make new N=04: the empty files of a chapter
 bench:  ## (later) measure the kernels of the course on this machine
 	@echo "make bench: there are no kernels to measure yet; they come with chapter 04." >&2; exit 2
 
-gpu:  ## (later) the tests that need a GPU
-	@echo "make gpu: no test needs a GPU yet; the first ones come with chapter 04." >&2; exit 2
+gpu: .venv/installed  ## the tests and measurements that need a CUDA GPU
+	$(PYTHON) -m pytest -m gpu -rs && $(PYTHON) benchmarks/ch03_tiled_attention.py
 
 site:  ## (later) the static site
 	@echo "make site: the static site is not built yet; read the notebooks with make lab." >&2; exit 2

@@ -14,6 +14,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib import hardware
+
+hardware.tier()  # decides TRITON_INTERPRET now: torch imports triton behind the first dispatch mode
+
 
 @dataclass(frozen=True)
 class Timing:

@@ -28,7 +28,9 @@ import textwrap
 import tokenize
 from dataclasses import dataclass
 
-HEADER = re.compile(r"^# %% exercise (?P<name>\w+) \| (?P<level>core|more) \| (?P<minutes>\d+) minutes \| (?P<points>\d+) points? \| (?P<kind>torch|triton|model|python)$")
+HEADER = re.compile(
+    r"^# %% exercise (?P<name>\w+) \| (?P<level>core|more) \| (?P<minutes>\d+) minutes \| (?P<points>\d+) points? \| (?P<kind>torch|triton|model|python)$"
+)
 SECTION = re.compile(r"^# ==== (?P<name>\w+) ====.*$")
 
 
@@ -78,7 +80,9 @@ def parse_exercises(text: str, chapter: int, where: str) -> list[Exercise]:
     for start, stop in zip(starts, [*starts[1:], len(lines)], strict=False):
         header = HEADER.match(lines[start])
         if not header:
-            raise SourceError(f"{where}, line {start + 1}: expected '# %% exercise NAME | core | 15 minutes | 3 points | torch', found {lines[start]!r}")
+            raise SourceError(
+                f"{where}, line {start + 1}: expected '# %% exercise NAME | core | 15 minutes | 3 points | torch', found {lines[start]!r}"
+            )
         block = "\n".join(lines[start:stop]).strip() + "\n"
         hints = tuple(line.removeprefix("# hint:").strip() for line in block.splitlines() if line.startswith("# hint:"))
         exercises.append(
@@ -165,7 +169,7 @@ def normalised(code: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return ast.unparse(tree)  # not ast.dump: its text differs between Python versions
 
 
 def fingerprint(code: str) -> str:

@@ -74,7 +74,13 @@ def counted() -> Iterator[list[Launch]]:
         launches[-1].constexprs = {name: values[name] for name in self.constexprs if isinstance(values.get(name), int | float | bool | str)}
         return call(self, *args, **kwargs)
 
-    wrapped = {"create_masked_load": on_load, "create_masked_store": on_store, "create_atomic_rmw": on_rmw, "create_atomic_cas": on_cas, "set_grid_dim": on_grid}
+    wrapped = {
+        "create_masked_load": on_load,
+        "create_masked_store": on_store,
+        "create_atomic_rmw": on_rmw,
+        "create_atomic_cas": on_cas,
+        "set_grid_dim": on_grid,
+    }
     kept = {name: vars(type(builder))[name] for name in wrapped}
     for name, function in wrapped.items():
         setattr(type(builder), name, function)
@@ -89,7 +95,9 @@ def counted() -> Iterator[list[Launch]]:
 
 def _extent(name: str, x: torch.Tensor) -> tuple[int, int, int]:
     if x.dtype == torch.bfloat16:
-        raise TypeError(f"`{name}` is bfloat16: Triton's interpreter computes bf16 dot products wrongly and says nothing. Use float32 here, bf16 on a GPU.")
+        raise TypeError(
+            f"`{name}` is bfloat16: Triton's interpreter computes bf16 dot products wrongly and says nothing. Use float32 here, bf16 on a GPU."
+        )
     size = x.element_size()
     span = (1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))) * size if x.numel() else 0
     return x.data_ptr(), x.data_ptr() + span, size

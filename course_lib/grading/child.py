@@ -32,6 +32,7 @@ except ImportError:
 
 _FORBIDDEN = ("solutions", "course_lib.checks", "course_lib.oracles", "course_lib.grading")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_GPU_MEMORY = 8 << 30
 _WORDS_ENOUGH = 2000  # characters of a message, lines of a traceback
 
 
@@ -125,22 +126,28 @@ class Server:
         """One call of a loaded answer, observed."""
         key, evidence, reply = request["key"], Evidence(), {"problems": []}
         tree = (request["args"], request["kwargs"])
+        if request["device"] == "cuda" and self.arguments is None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, _GPU_MEMORY / total))  # CUDA reserves address space: no rlimit here
         if not (request.get("again") and self.arguments and self.arguments.refill(tree)):
-            self.arguments = Arguments(tree, request["layout"], request.get("device", "cpu"))
+            self.arguments = Arguments(tree, request["layout"], request["device"])
         args, kwargs = self.arguments.fresh()
         counting = traffic.counted() if _INTERPRETED and triton is not None and request.get("triton") else nullcontext([])
         try:
             with counting as launches, watched(evidence):
                 result = self.functions[key](*args, **kwargs)
-            if request.get("device", "cpu") != "cpu":
+            if request["device"] == "cuda":
                 torch.cuda.synchronize()
             reply["result"] = self._taken(result, reply["problems"], 0)
         except Refused as refused:
             reply["failure"] = {"kind": "type", "type": "", "message": str(refused), "frames": []}
         except BaseException as error:
             reply["failure"] = _failure(error, self.files[key])
-        changes = {change for arena in self.arguments.arenas for change in arena.changes()}
-        reply["problems"] = [problem for problem in ("canary", "mutated-input") if problem in changes] + reply["problems"]
+        try:
+            changes = {change for arena in self.arguments.arenas for change in arena.changes()}
+            reply["problems"] = [problem for problem in ("canary", "mutated-input") if problem in changes] + reply["problems"]
+        except RuntimeError as error:  # the GPU no longer answers: the call that broke it says why, if it noticed
+            reply.setdefault("failure", _failure(error, self.files[key]))
         for launch in launches:
             evidence.launches.append({"kernel": launch.kernel, "grid": list(launch.grid), "constexprs": launch.constexprs})
             evidence.bytes_loaded += launch.bytes_loaded

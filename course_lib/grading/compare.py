@@ -186,10 +186,12 @@ def _values(i: int, got: Any, target: Target) -> Finding | None:
 
 def _number(i: int, got: Any, target: Target) -> Finding | None:
     want = target.reference
-    if (isinstance(want, float) or isinstance(got, float)) and abs(got) < 1e300:
-        right = got == want or (math.isnan(got) and math.isnan(want)) or math.isclose(got, want, rel_tol=1e-9)
-    else:
-        right = got == want
+    right = got == want
+    if isinstance(want, float) or isinstance(got, float):
+        try:
+            right = math.isclose(got, want, rel_tol=1e-9) or (math.isnan(got) and math.isnan(want))
+        except OverflowError:  # an int too large for a float
+            right = False
     whose = f"`{target.name}`: " if target.name else ""
     return None if right else Finding("values", f"{whose}expected {want!r}, got {got!r}.", i, None, 0.0, repr(got), repr(want))
 
@@ -203,6 +205,7 @@ def _finding(i: int, got: Tensor, target: Target, wrong: Tensor, multiple: float
 def number(x: Any) -> str:
     """A number as the learner reads it: NaN, inf, four digits."""
     if isinstance(x, float):
+        x += 0.0  # -0.0 reads 0.0
         return "NaN" if math.isnan(x) else f"{x:.4g}" if abs(x) >= 1e4 or 0 < abs(x) < 1e-3 else f"{x:.4f}" if math.isfinite(x) else str(x)
     return str(x)
 

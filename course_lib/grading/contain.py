@@ -17,6 +17,7 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -164,6 +165,7 @@ def _first_process(answer: Callable[[], None], theirs: tuple[int, ...], report: 
         _libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         _limit(limits)
         os.chdir(folder)
+        tempfile.tempdir = None  # asked for before the fork, perhaps
         os.environ.update({name: folder for name in ("TMPDIR", "TEMP", "TMP", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")})
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

@@ -358,13 +358,11 @@ class _Round:
 
     def _wrong_values(self, outcomes: list[Outcome], wrong: list[Outcome]) -> Diagnosis:
         first, where = wrong[0], self._where(wrong[0])
-        if self._says_the_same(first):
-            self._close()
-            return Diagnosis("stale", f"Your function gave the same numbers for two different inputs of the same shape. A result must be computed from the arguments of this call. {where}")
-        self._close()
         mutant = self._mutants(outcomes).explaining(outcomes)
         if mutant:
             return Diagnosis(mutant.id, f"{diagnose.values(first, whole=False)} {mutant.message} {where}")
+        if self._says_the_same(first):
+            return Diagnosis("stale", f"Your function gave the same numbers for two different inputs of the same shape. A result must be computed from the arguments of this call. {where}")
         problems = [problem for outcome in outcomes if outcome.reply for problem in outcome.reply.problems]
         if problems:
             return self._by_contract(problems[0], f"{diagnose.values(first)} {diagnose.contract(problems)}", first)

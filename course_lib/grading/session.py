@@ -88,7 +88,9 @@ class Recorder:
 
     def _is_cell(self, frame: FrameType) -> bool:
         name = frame.f_code.co_name
-        return (frame.f_globals is self.ip.user_ns or frame.f_globals is self.ip.user_global_ns) and (name == "<module>" or name.startswith("<cell line"))
+        return (frame.f_globals is self.ip.user_ns or frame.f_globals is self.ip.user_global_ns) and (
+            name == "<module>" or name.startswith("<cell line")
+        )
 
     def cells(self) -> list[Cell]:
         """Every cell that ran, the running one up to the line that is asking."""

@@ -91,6 +91,22 @@ MERGE_STATES = Check(
             ("The sums were added as they are. Each counts its terms relative to its own row_max: bring both to the larger maximum before adding."),
             edits=(("a.row_sum * a_scale + b.row_sum * b_scale", "a.row_sum + b.row_sum"), (_MERGE_A, "a.acc"), (_MERGE_B, "b.acc")),
         ),
+        *(
+            Mutant(
+                f"acc-{name}-not-rescaled",
+                f"row_max and row_sum are right; in `acc` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
+                edits=((line, f"{name}.acc"),),
+            )
+            for name, line in (("a", _MERGE_A), ("b", _MERGE_B))
+        ),
+        *(
+            Mutant(
+                f"sum-{name}-not-rescaled",
+                f"row_max and acc are right; in `row_sum` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
+                edits=((f"{name}.row_sum * {name}_scale", f"{name}.row_sum"),),
+            )
+            for name in ("a", "b")
+        ),
         Mutant(
             "only-a-rescaled",
             (

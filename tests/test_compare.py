@@ -1,0 +1,158 @@
+"""The tolerance rule and the sentences about where a result is wrong."""
+
+import pytest
+import torch
+
+from course_lib.grading import compare, wire
+from course_lib.grading.spec import Tiles
+from course_lib.states import SoftmaxState
+
+INF, NAN = torch.inf, torch.nan
+
+
+def found(got, reference, *plain, returns="a tensor"):
+    reference = compare.in_float64(reference)
+    return compare.judge(got, reference, compare.targets(reference, list(plain), returns), returns)
+
+
+def softmaxes(x):
+    return x.softmax(-1), (x - x.logsumexp(-1, True)).exp(), x.exp() / x.exp().sum(-1, True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_another_rounding_is_right_and_a_real_error_is_not(dtype):
+    x = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
+    reference, plain = x.double().softmax(-1), softmaxes(x)
+    assert not found(torch.exp(x - x.amax(-1, True)) / torch.exp(x - x.amax(-1, True)).sum(-1, True), reference, *plain)
+    off = plain[0].clone()
+    off[3, 4] *= 1 + 200 * torch.finfo(dtype).eps
+    off[3, 4] += 40 * torch.finfo(dtype).eps
+    (finding,) = found(off, reference, *plain)
+    assert finding.kind == "values" and finding.wrong.nonzero().tolist() == [[3, 4]]
+
+
+def test_many_small_errors_are_caught_by_their_mean():
+    x = torch.randn(50, 200, generator=torch.Generator().manual_seed(1))
+    plain = softmaxes(x)
+    target = compare.targets(x.double().softmax(-1), list(plain))[0]
+    everywhere = (target.reference + 0.9 * target.limit).float()
+    assert found(everywhere, target.reference, *plain)[0].kind == "values"
+
+
+def test_a_mean_is_no_attention():
+    q, k, v = (torch.rand(64, 32, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    scores = q @ k.T / 32**0.5
+    plain = [scores.softmax(-1) @ v, (scores.exp() / scores.exp().sum(-1, True)) @ v, scores.exp() @ v / scores.exp().sum(-1, True)]
+    reference = (q.double() @ k.double().T / 32**0.5).softmax(-1) @ v.double()
+    assert found(v.mean(0).expand(64, 32), reference, *plain)
+
+
+def test_nan_and_infinities_must_stand_where_the_reference_has_them():
+    reference = torch.tensor([1.0, -INF, NAN, 2.0])
+    assert not found(reference.clone(), reference, reference.clone())
+    for i, value in ((0, NAN), (1, INF), (1, -1e30), (2, 0.0), (3, INF)):
+        got = reference.clone()
+        got[i] = value
+        (finding,) = found(got, reference, reference.clone())
+        assert finding.wrong.tolist() == [j == i for j in range(4)]
+
+
+def test_form_comes_before_values():
+    one = torch.ones(2, 3)
+    assert found(one[0], one, one)[0].kind == "shape"
+    assert found(one.half(), one, one)[0].sentence == "the result has the dtype float16; expected float32."
+    assert found([one], one, one)[0].sentence == "expected a tensor, got a list of 1 tensors."
+    assert found(None, one, one)[0].kind == "type"
+    state = SoftmaxState(one[0], one[0], one)
+    assert not found(tuple(state), state, state)
+    assert found((one[0], one[0]), state, state)[0].kind == "type"
+    assert "`acc` has the shape" in found(SoftmaxState(one[0], one[0], one[0]), state, state)[0].sentence
+
+
+def test_numbers_and_empty_tensors():
+    assert not found(3.0, 3.0, 3.0) and not found(3, 3.0, 3.0) and not found(NAN, NAN, NAN)
+    assert found(3.1, 3.0)[0].sentence == "expected 3.0, got 3.1."
+    assert found(True, 1)[0].kind == "type" and found("a", "b")[0].kind == "values" and found(10**400, 2.0)[0].kind == "values"
+    assert not found(torch.empty(0, 3), torch.empty(0, 3), torch.empty(0, 3))
+    assert not found(torch.tensor(2), torch.tensor(2), torch.tensor(2)) and found(torch.tensor(3), torch.tensor(2), torch.tensor(2))
+
+
+def test_names_of_the_leaves():
+    pair = (torch.ones(1), torch.ones(1))
+    assert compare.names(pair, "a pair (row_max, row_sum)") == ["row_max", "row_sum"]
+    assert compare.names(pair) == ["item 0", "item 1"] and compare.names(pair[0]) == [""]
+    assert compare.names(SoftmaxState(*pair, pair[0])) == ["row_max", "row_sum", "acc"]
+
+
+REFERENCE = 1 + torch.rand(2, 3, 10, 4, generator=torch.Generator().manual_seed(4))
+AXES = ("batch", "head", "row", "column")
+
+
+def wrong_at(index, value=9.0):
+    got = REFERENCE.clone()
+    got[index] = value
+    return compare.describe(got, REFERENCE, AXES, ("row", 4))
+
+
+@pytest.mark.parametrize(
+    "index, value, words",
+    [
+        ((slice(None), slice(None), slice(8, 10)), 9.0, "Wrong only in places 8-9: the last, partial tile (batch 0, head 0, row 8, column 0: expected"),
+        ((slice(None), slice(None), slice(4, 10)), 9.0, "Wrong from the second tile on"),
+        ((slice(None), slice(None), slice(0, 3)), NAN, "NaN only in the first tile"),
+        ((slice(None), 1), 9.0, "Wrong only in head 1"),
+        ((slice(None), slice(None), slice(None), slice(1, 3)), 9.0, "Wrong only in columns 1-2"),
+        ((slice(None),), NAN, "NaN everywhere"),
+        ((slice(None),), 9.0, "Wrong everywhere"),
+    ],
+)
+def test_where_it_is_wrong(index, value, words):
+    assert wrong_at(index, value).startswith(words)
+
+
+def test_a_constant_factor_is_named():
+    assert "Every number is 0.5000 times what it should be." in compare.describe(REFERENCE / 2, REFERENCE, AXES)
+    assert "times" not in compare.describe(REFERENCE + 1, REFERENCE, AXES)
+
+
+def test_describe_takes_anything():
+    for got, ref in ((torch.tensor(1.0), torch.tensor(2.0)), (torch.tensor([1, 2]), torch.tensor([1, 3])), (3, 4.0), (torch.tensor([True]), torch.tensor([False]))):
+        assert "xpected" in compare.describe(got, ref)
+
+
+def test_alike_means_the_same_mistake():
+    wanted = compare.targets(REFERENCE.double(), [REFERENCE])
+    assert compare.close(REFERENCE * 1.0001, REFERENCE, wanted) and not compare.close(REFERENCE * 1.1, REFERENCE, wanted)
+    assert not compare.close(REFERENCE, (REFERENCE, REFERENCE), wanted) and not compare.close(REFERENCE.half(), REFERENCE, wanted)
+
+
+TREES = [
+    (torch.randn(2, 3).bfloat16(), None, True, -3, 2.5, "text", {"mask": torch.ones(2, 2).bool(), "list": [torch.tensor(1), ()]}),
+    SoftmaxState(torch.full((2,), -INF), torch.zeros(0, 3), torch.arange(4).mT if False else torch.arange(4)),
+    [Tiles(torch.randn(2, 7).half(), 3), INF, -INF, 10**30],
+]
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_frames_carry_trees_bit_by_bit(tree):
+    frame = wire.pack(tree)
+    header, body = wire._LENGTHS.unpack(frame[:8])
+    back = wire.unpack(frame[8 : 8 + header], frame[8 + header :])
+    assert len(frame) == 8 + header + body and wire.pack(back) == frame and type(back) is type(tree)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"[]", b"{}", b"nonsense", b"\xff\xfe", b'{"value": 1}', b'{"value": [1], "tensors": []}', b'{"value": {"odd": 1}, "tensors": []}',
+        b'{"value": {"tensor": 0}, "tensors": []}', b'{"value": {"tensor": -1}, "tensors": [["float32", [1], 0, 4]]}',
+        b'{"value": 1, "tensors": [["float32", [1], 0, 8]]}', b'{"value": 1, "tensors": [["float32", [1], 2, 4]]}',
+        b'{"value": 1, "tensors": [["float32", [-1], 0, -4]]}', b'{"value": 1, "tensors": [["object", [1], 0, 4]]}',
+        b'{"value": 1, "tensors": [["float32", [1099511627776, 1099511627776], 0, 4]]}', b'{"value": {"state": [1]}, "tensors": []}',
+        b'{"value": {"dict": [[{"list": []}, 1]]}, "tensors": []}', b'{"value": {"tiles": [1, 0]}, "tensors": []}',
+        b'{"value": ' + b'{"list": [' * 60 + b"]}" * 60 + b', "tensors": []}', b"[" * 200_000,
+    ],
+)  # fmt: skip
+def test_nonsense_is_a_wire_error(header):
+    with pytest.raises(wire.WireError):
+        wire.unpack(header, b"abcd")
