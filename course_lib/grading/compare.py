@@ -1,4 +1,4 @@
-"""When is a result right? The tolerance rule, and a description of where a wrong one is wrong. Runs no answer.
+"""When is a result right? The tolerance rule. Runs no answer.
 
 The rule, a result's leaf at a time: the reference is computed in float64; several plain PyTorch ways at the answer's own
 precision show what rounding costs on exactly this input; a result is right when its largest error is at most 3 times the
@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from course_lib.grading.spec import Tiles
+from course_lib.grading.where import describe, misplaced, number
 from course_lib.states import SoftmaxState
+
+__all__ = ["Finding", "Target", "close", "describe", "in_float64", "judge", "leaves", "mapped", "names", "number", "said", "targets", "ulp"]
 
 MAX_FACTOR, MAX_ULPS, RMS_FACTOR, RMS_ULPS = 3.0, 2.0, 1.5, 1.0
 
@@ -140,11 +143,6 @@ def _rms(error: Tensor) -> float:
     return float(error.square().mean().sqrt()) if error.numel() else 0.0
 
 
-def _misplaced(got: Tensor, ref: Tensor) -> Tensor:
-    """Where NaN or an infinity stands that should not, or does not that should."""
-    return (got.isnan() != ref.isnan()) | (got.isposinf() != ref.isposinf()) | (got.isneginf() != ref.isneginf())
-
-
 def judge(got: Any, reference: Any, wanted: list[Target], returns: str = "a tensor") -> list[Finding]:
     """Everything that is wrong with a result; an empty list where it is right. Form first, then shape and dtype, then values."""
     if not _same_form(got, reference):
@@ -173,12 +171,12 @@ def _values(i: int, got: Any, target: Target) -> Finding | None:
         wrong = got != ref
         return _finding(i, got, target, wrong, 0.0) if bool(wrong.any()) else None
     got = got.double()
-    misplaced, error = _misplaced(got, ref), _errors(got, ref)
+    elsewhere, error = misplaced(got, ref), _errors(got, ref)
     largest = float(error.max()) if error.numel() else 0.0
     multiple = largest / target.worst if target.worst > 0 else 0.0
-    if not bool(misplaced.any()) and largest <= target.limit and _rms(error) <= target.rms_limit:
+    if not bool(elsewhere.any()) and largest <= target.limit and _rms(error) <= target.rms_limit:
         return None
-    wrong = misplaced | (error > target.limit)
+    wrong = elsewhere | (error > target.limit)
     if not bool(wrong.any()):  # every element is within its limit, together they are not: rounding that plain PyTorch avoids
         wrong = error > target.rms_limit if bool((error > target.rms_limit).any()) else error > 0
     return _finding(i, got, target, wrong, multiple)
@@ -200,14 +198,6 @@ def _finding(i: int, got: Tensor, target: Target, wrong: Tensor, multiple: float
     at = tuple(int(n) for n in wrong.nonzero()[0])
     want, have = target.reference[at].item(), got[at].item()
     return Finding("values", f"{int(wrong.sum()):,} of {wrong.numel():,} numbers are wrong.", i, wrong, multiple, number(have), number(want))
-
-
-def number(x: Any) -> str:
-    """A number as the learner reads it: NaN, inf, four digits."""
-    if isinstance(x, float):
-        x += 0.0  # -0.0 reads 0.0
-        return "NaN" if math.isnan(x) else f"{x:.4g}" if abs(x) >= 1e4 or 0 < abs(x) < 1e-3 else f"{x:.4f}" if math.isfinite(x) else str(x)
-    return str(x)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -243,88 +233,4 @@ def _alike(x: Any, y: Any, target: Target) -> bool:
         return bool((x == y).all())
     x, y = x.double(), y.double()
     share = 1e-2 if target.dtype in (torch.float16, torch.bfloat16) else 1e-3
-    return not bool(_misplaced(x, y).any()) and bool((_errors(x, y) <= target.limit + share * torch.where(y.isfinite(), y.abs(), 0.0)).all())
-
-
-# ---------------------------------------------------------------- where it is wrong
-
-
-def describe(got: Any, ref: Any, axes: tuple[str, ...] = (), tile: tuple[str, int] | None = None, wrong: Tensor | None = None) -> str:
-    """One or two honest sentences on where a tensor is wrong, with the first wrong place as evidence."""
-    if not isinstance(got, Tensor) or not isinstance(ref, Tensor):
-        return f"Expected {number(ref)}, got {number(got)}."
-    ref = ref.to(got.dtype) if not got.is_floating_point() else ref.double()
-    if wrong is None:
-        wrong = (got.double() - ref.double()).abs() > 1e-4 * ref.double().abs().clamp(min=1.0)
-        wrong |= _misplaced(got.double(), ref.double())
-    if not bool(wrong.any()):
-        return "Every number is close, and together they are less exact than plain PyTorch's."
-    axes = tuple(axes)[: got.dim()] if len(axes) >= got.dim() else tuple(f"dimension {i}" for i in range(got.dim()))
-    at = tuple(int(n) for n in wrong.nonzero()[0])
-    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, at, strict=True))
-    evidence = f"{place + ': ' if place else ''}expected {number(ref[at].item())}, got {number(got[at].item())}"
-    ratio = _ratio(got, ref) if got.is_floating_point() else None
-    where = f"{_where(wrong, axes, tile, got)} ({evidence})."
-    return f"{where} Every number is {ratio} times what it should be." if ratio else where
-
-
-def _where(wrong: Tensor, axes: tuple[str, ...], tile: tuple[str, int] | None, got: Tensor) -> str:
-    nans = wrong & got.isnan() if got.is_floating_point() else torch.zeros_like(wrong)
-    whole = bool(wrong.all())
-    if bool(got.isnan().all()) if got.is_floating_point() and got.numel() else False:
-        return "NaN everywhere"
-    verb = "NaN" if bool((nans == wrong).all()) else "Wrong"
-    if tile and tile[0] in axes and (text := _by_tile(wrong.movedim(axes.index(tile[0]), 0).flatten(1).any(1) if wrong.dim() > 1 else wrong, tile[1])):
-        return f"{verb} {text}"
-    if whole:
-        return f"{verb} everywhere"
-    for i, axis in enumerate(axes):
-        bad = (wrong.movedim(i, 0).flatten(1).any(1) if wrong.dim() > 1 else wrong).nonzero().flatten().tolist()
-        if len(bad) < wrong.shape[i]:
-            return f"{verb} only in {_plural(axis, len(bad))} {_ranges(bad)}"
-    return f"{verb} in {int(wrong.sum()):,} of {wrong.numel():,} places"
-
-
-def _by_tile(bad: Tensor, size: int) -> str | None:
-    """A sentence about tiles, where the wrong places follow them. bad [N] along the tiled axis."""
-    tiles = [bool(part.any()) for part in bad.split(size)]
-    if len(tiles) < 2 or not any(tiles) or all(tiles):
-        return None
-    first = tiles.index(True)
-    if first == len(tiles) - 1:
-        kind = ", partial" if bad.shape[0] % size else ""
-        return f"only in places {first * size}-{bad.shape[0] - 1}: the last{kind} tile"
-    if all(tiles[first:]):
-        return f"from the {_ordinal(first + 1)} tile on"
-    return None if sum(tiles) > 1 or first else "only in the first tile"
-
-
-def _ratio(got: Tensor, ref: Tensor) -> str | None:
-    """The factor between the two, where it is the same for every number."""
-    usable = ref.isfinite() & got.double().isfinite() & (ref.abs() > 1e-6 * ref[ref.isfinite()].abs().max() if bool(ref.isfinite().any()) else ref.isfinite())
-    if int(usable.sum()) < 3 or not bool(got.double().isfinite().eq(ref.isfinite()).all()):
-        return None
-    ratios = got.double()[usable] / ref[usable]
-    middle = float(ratios.median())
-    same = bool(((ratios - middle).abs() <= 1e-3 * abs(middle)).all())
-    return number(middle) if same and middle and abs(middle - 1) > 1e-2 else None
-
-
-def _ordinal(n: int) -> str:
-    return {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}.get(n, f"{n}th")
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2 and 5"."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:5]] + (["..."] if len(runs) > 5 else [])
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return not bool(misplaced(x, y).any()) and bool((_errors(x, y) <= target.limit + share * torch.where(y.isfinite(), y.abs(), 0.0)).all())

@@ -1,0 +1,145 @@
+"""What one call of an answer came to, and the sentence that says what was observed. Knows no mutants and no verdicts."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from course_lib.grading import compare
+from course_lib.grading.probing import Ended, Reply
+from course_lib.grading.spec import Probe
+
+CONTRACT = {
+    "aliased": "Your function returned (part of) an argument itself, not a new tensor: whoever changes the result changes the input. Return new tensors.",
+    "mutated-input": "Your function changed its argument: after the call the input holds other numbers. Look for in-place operations (`+=`, `x[...] =`, methods that end in `_`).",
+    "canary": "Your function wrote outside the tensors it was given: the memory beside an argument has changed. Look at the bounds of what you store.",
+}
+_SIGNALS = {
+    11: "A memory fault (segmentation fault)",
+    7: "A memory fault (bus error)",
+    6: "A failed assertion in compiled code (abort)",
+    8: "An arithmetic fault in compiled code",
+    9: "The system, most likely because memory ran out,",
+}
+
+
+@dataclass
+class Outcome:
+    """What one probe (or the second call) came to."""
+
+    name: str
+    probe: Probe
+    reference: Any = None
+    targets: list[compare.Target] = field(default_factory=list)
+    reply: Reply | None = None
+    ended: Ended | None = None
+    findings: list[compare.Finding] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.reply is not None and not self.findings and not self.reply.failure and not self.reply.problems
+
+    @property
+    def right(self) -> bool:
+        """The values are right, whatever else is wrong."""
+        return self.reply is not None and not self.findings and not self.reply.failure
+
+    @property
+    def wrong_values(self) -> bool:
+        return bool(self.findings) and self.findings[0].kind == "values"
+
+    @property
+    def id(self) -> str:
+        """The kind of failure, as a diagnosis id; "values" where only numbers are wrong."""
+        if self.ended:
+            return {"processes": "too-many-processes"}.get(self.ended.kind, self.ended.kind)
+        if self.reply.failure:
+            return self.reply.failure["kind"]
+        devices = [problem for problem in self.reply.problems if problem.startswith("device:")]
+        if devices:
+            return "device"
+        return self.findings[0].kind if self.findings else self.reply.problems[0]
+
+
+def sentence(outcome: Outcome, limit: float, returns: str) -> str:
+    """What was observed on this probe, in words."""
+    if outcome.ended:
+        return _ended(outcome.ended, limit)
+    failure = outcome.reply.failure
+    if failure:
+        return _failed(failure, returns)
+    devices = [problem[7:] for problem in outcome.reply.problems if problem.startswith("device:")]
+    if devices:
+        holds = " (a tensor on meta has a shape and no numbers)" if devices == ["meta"] else ""
+        return f"The result is on the device {devices[0]}{holds}; return it on the device of the inputs."
+    if outcome.findings:
+        return values(outcome) if outcome.wrong_values else upper(outcome.findings[0].sentence)
+    return contract(outcome.reply.problems)
+
+
+def contract(problems: list[str]) -> str:
+    """The sentence for the first of these broken promises."""
+    return CONTRACT.get(problems[0], problems[0])
+
+
+def _ended(ended: Ended, limit: float) -> str:
+    if ended.kind == "timeout":
+        return f"No result after {limit:.0f} s; the process was ended. Does every loop reach its end: does its step advance?"
+    if ended.kind == "exited":
+        return f"Your function ended its own process (exit code {ended.code}) before it returned. Ending without an error is no result: return the values."
+    if ended.kind == "crashed":
+        hint = "Something read or wrote memory that is not there; in a kernel, look for a load or store without a mask." if ended.code in (7, 11) else "No result came back."
+        return f"{_SIGNALS.get(ended.code, f'Signal {ended.code}')} ended the process. {hint}"
+    if ended.kind == "processes":
+        return "Your function started more than 64 processes. All of them were ended; an answer needs none."
+    if ended.kind == "garbled":
+        return "What came back could not be read: something else was written to the grader's own connection. Leave file descriptors alone that you did not open."
+    return "The connection to the grader was closed before a result came. Leave file descriptors alone that you did not open."
+
+
+def _failed(failure: dict, returns: str) -> str:
+    kind, message, line = failure["kind"], failure["message"], ""
+    if failure.get("frames"):
+        number, _, source = failure["frames"][-1]
+        line = f" (line {number}: `{source}`)"
+    if kind == "type":
+        return f"Expected {returns}, got {message}."
+    if kind == "exit":
+        return f"Your function called for the end of the program: {failure['type']}{line}. A function gives its result back with `return`."
+    if kind == "interrupt":
+        return f"Your function raised KeyboardInterrupt{line}, as if someone had pressed Ctrl-C. Return the values instead."
+    if kind == "memory":
+        return f"{_memory(message)}{line}."
+    if kind == "out-of-range":
+        return upper(message)
+    if failure["type"] == "NotImplementedError" and "is not written yet" in message:
+        return f"The stub's first line is still there{line}. Delete it: it raises NotImplementedError before your code runs."
+    return f"Your function raised {failure['type']}: {message[:300].strip() or '(no message)'}{line}."
+
+
+def _memory(message: str) -> str:
+    asked = re.search(r"tried to allocate ([\d.]+)\s*(bytes|[KMGT]iB)?|allocate ([\d.]+) ([KMGT]iB)", message)
+    if not asked:
+        return "Your function ran out of memory (4 GB are allowed)"
+    amount, unit = float(asked[1] or asked[3]), asked[2] or asked[4]
+    size = amount * 1024 ** {"K": 1, "M": 2, "G": 3, "T": 4}.get((unit or "b")[0], 0)
+    said = f"{size / 1e9:,.0f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+    return f"Your function asked for {said} of memory in one piece (4 GB are allowed in all)"
+
+
+def values(outcome: Outcome, whole: bool = True) -> str:
+    """Where the numbers of this outcome are wrong. The first wrong leaf speaks; `whole` also says which leaves are right."""
+    finding, target = outcome.findings[0], outcome.targets[outcome.findings[0].leaf]
+    got = compare.leaves(outcome.reply.result)[finding.leaf]
+    if finding.wrong is None:
+        return upper(finding.sentence)
+    text = compare.describe(got, target.reference, outcome.probe.axes, outcome.probe.tile, finding.wrong)
+    if not target.name:
+        return text
+    others = [t.name for i, t in enumerate(outcome.targets) if i not in {f.leaf for f in outcome.findings}]
+    right = f"{' and '.join(f'`{name}`' for name in others)} {'are' if len(others) > 1 else 'is'} right. " if others and whole else ""
+    return f"{right}`{target.name}`: {text[0].lower() if not text.startswith('NaN') else 'N'}{text[1:]}"
+
+
+def upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
