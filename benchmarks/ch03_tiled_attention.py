@@ -5,6 +5,7 @@ Run: python benchmarks/ch03_tiled_attention.py [FOLDER]   (a CUDA GPU, or the CP
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,7 +30,7 @@ def main() -> None:
         q, k, v = torch.randn(3, 1, 1, n, 64, device=device)
         row: dict = {"N": n}
         for name, way in ways.items():
-            call = lambda way=way: way(q, k, v)  # noqa: E731
+            call = partial(way, q, k, v)
             row[f"{name} peak (MiB)"] = bench.peak_bytes(call, device) / 2**20
             row[f"{name} (ms)"] = bench.time_call(call, repeats=9, warm_up=2, device=device).median * 1e3
         rows.append(row)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_lib.states import SoftmaxState
 
+
 # %% exercise safe_softmax | core | 10 minutes | 2 points | torch
 # hint: What is the largest number that `exp` gets to see, and could it have been smaller?
 # hint: Subtracting the same number from every score of a row leaves its softmax unchanged. Choose the one that makes the largest score 0. For an empty row that number would be -inf: use 0 there.
