@@ -97,7 +97,11 @@ def wrong_at(index, value=9.0):
 @pytest.mark.parametrize(
     "index, value, words",
     [
-        ((slice(None), slice(None), slice(8, 10)), 9.0, "Wrong only in places 8-9: the last, partial tile (batch 0, head 0, row 8, column 0: expected"),
+        (
+            (slice(None), slice(None), slice(8, 10)),
+            9.0,
+            "Wrong only in places 8-9: the last, partial tile (batch 0, head 0, row 8, column 0: expected",
+        ),
         ((slice(None), slice(None), slice(4, 10)), 9.0, "Wrong from the second tile on"),
         ((slice(None), slice(None), slice(0, 3)), NAN, "NaN only in the first tile"),
         ((slice(None), 1), 9.0, "Wrong only in head 1"),
@@ -116,7 +120,12 @@ def test_a_constant_factor_is_named():
 
 
 def test_describe_takes_anything():
-    for got, ref in ((torch.tensor(1.0), torch.tensor(2.0)), (torch.tensor([1, 2]), torch.tensor([1, 3])), (3, 4.0), (torch.tensor([True]), torch.tensor([False]))):
+    for got, ref in (
+        (torch.tensor(1.0), torch.tensor(2.0)),
+        (torch.tensor([1, 2]), torch.tensor([1, 3])),
+        (3, 4.0),
+        (torch.tensor([True]), torch.tensor([False])),
+    ):
         assert "xpected" in compare.describe(got, ref)
 
 

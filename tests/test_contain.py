@@ -22,7 +22,10 @@ def processes(judge: Judge) -> list[str]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                lines[int(folder.name)] = ((folder / "cmdline").read_bytes().decode(), int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]))
+                lines[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().decode(),
+                    int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]),
+                )
             except (OSError, IndexError):
                 continue
     servers = [line for line, parent in lines.values() if parent == judge._process.pid and "forkserver" in line]
@@ -97,7 +100,13 @@ def test_fork_bomb_with_setsid(judge):
 
 
 def test_children_that_escape(judge):
-    twice = ["    if os.fork() == 0:", "        os.setsid()", "        if os.fork() == 0:", "            while True: time.sleep(1)", "        os._exit(0)"]
+    twice = [
+        "    if os.fork() == 0:",
+        "        os.setsid()",
+        "        if os.fork() == 0:",
+        "            while True: time.sleep(1)",
+        "        os._exit(0)",
+    ]
     escape = ["for _ in range(3):", *twice]
     passes(judge, body(*escape, RIGHT.strip(), head="import os, time\n"))
 
@@ -240,9 +249,7 @@ def test_without_namespaces_the_subreaper_sweeps(tmp_path, monkeypatch):
     warden = os.fork()
     if warden == 0:
         os.close(ours)
-        contain._unshared = lambda: 0
-        contain._NEWUSER = -1
-        contain.keep(escape, (), lifeline, status, str(tmp_path), contain.Limits(30.0))
+        contain.keep(escape, (), lifeline, status, str(tmp_path), "subreaper", 30.0, None)
     os.close(lifeline)
     os.close(status)
     deadline = time.monotonic() + 5
@@ -255,3 +262,18 @@ def test_without_namespaces_the_subreaper_sweeps(tmp_path, monkeypatch):
     assert b'"lifeline"' in os.read(status_read, 4096)
     os.close(status_read)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_cold_process_where_there_is_no_fork(monkeypatch):
+    """macOS and Windows: no fork server, no namespaces; the same verdicts, an answer that hangs is still ended."""
+    from course_lib.grading import catalogue, servers
+    from course_lib.grading.judge import Judge as InProcess
+
+    monkeypatch.setattr(servers, "FORKS", False)
+    judge = InProcess()
+    assert judge.check("safe_softmax", catalogue.solution_text(catalogue.find("safe_softmax")), 1).status == "passed"
+    verdict = judge.check("safe_softmax", "import os\ndef safe_softmax(x): os._exit(0)", 1)
+    assert verdict.diagnosis.id == "exited"
+    verdict = judge.check("safe_softmax", "import ctypes\ndef safe_softmax(x): ctypes.string_at(0)", 1)
+    assert verdict.diagnosis.id == "crashed"
+    judge.close()

@@ -106,7 +106,10 @@ def test_syntax_error_shows_the_line(judge):
     assert "line 2" in verdict.diagnosis.message and "return x +" in verdict.diagnosis.message
 
 
-@pytest.mark.parametrize("text, id", [("x = 1", "missing"), ("import nothing_of_that_name\ndef row_shares(x): return x", "load"), ("row_shares = 3", "missing"), ("\0", "syntax")])
+@pytest.mark.parametrize(
+    "text, id",
+    [("x = 1", "missing"), ("import nothing_of_that_name\ndef row_shares(x): return x", "load"), ("row_shares = 3", "missing"), ("\0", "syntax")],
+)
 def test_texts_that_cannot_be_graded(judge, text, id):
     verdict = judge.check("row_shares", text)
     assert verdict.status == "error" and verdict.diagnosis.id == id
@@ -155,7 +158,11 @@ def test_the_evidence_is_in_the_sentence(judge):
         (["return x.to_sparse()"], "type", "layout"),
         (["return torch.empty_like(x)"], "nan-everywhere", "NaN"),
         (["y = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "x.zero_()", "return y"], "mutated-input", "in-place"),
-        (["y = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "x.copy_(y) if False else x.set_(x)", "return x.copy_(y)"], "mutated-input", "argument"),
+        (
+            ["y = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "x.copy_(y) if False else x.set_(x)", "return x.copy_(y)"],
+            "mutated-input",
+            "argument",
+        ),
         (["return torch.zeros_like(x) + 0.25"], "stale", "same numbers"),
         (["return 1 / 0"], "exception", "ZeroDivisionError"),
         (["return x @ x"], "exception", "line 4"),
@@ -198,7 +205,11 @@ def test_an_access_outside_is_a_sentence_not_a_crash(judge):
 
 
 def test_cached_by_identity(judge):
-    lines = ["key = (x.data_ptr(), x.shape)", "if key not in kept: kept[key] = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))", "return kept[key].clone()"]
+    lines = [
+        "key = (x.data_ptr(), x.shape)",
+        "if key not in kept: kept[key] = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))",
+        "return kept[key].clone()",
+    ]
     assert "first call's result" in failed(judge, answer(*lines, head="kept = {}"), "stale").diagnosis.message
 
 
@@ -226,7 +237,9 @@ def test_patching_the_library_does_not_help(judge, patch):
     passed(judge, solution("row_shares"))
 
 
-@pytest.mark.parametrize("module", ["solutions.ch03_online_softmax", "course_lib.checks.ch03_online_softmax", "course_lib.grading.judge", "course_lib.grading"])
+@pytest.mark.parametrize(
+    "module", ["solutions.ch03_online_softmax", "course_lib.checks.ch03_online_softmax", "course_lib.grading.judge", "course_lib.grading"]
+)
 def test_the_courses_own_material_cannot_be_imported(judge, module):
     verdict = judge.check("row_shares", answer(f"import {module}", RIGHT))
     assert verdict.status == "failed" and "may not import" in verdict.diagnosis.message
@@ -242,7 +255,10 @@ def test_the_courses_own_material_cannot_be_imported(judge, module):
         ("class Odd(Exception):\n    def __str__(self): return 5", "raise Odd()"),
         ("class Meta(type):\n    @property\n    def __name__(cls): raise KeyboardInterrupt\nclass Odd(Exception, metaclass=Meta): pass", "raise Odd"),
         ("class Odd(Exception):\n    __cause__ = property(lambda s: 1/0)\n    __traceback__ = 3", "raise Odd"),
-        ("class Odd(str):\n    def __getitem__(self, i): raise RuntimeError\nclass E(Exception):\n    def __str__(self): return Odd('\\ud800<script>')", "raise E"),
+        (
+            "class Odd(str):\n    def __getitem__(self, i): raise RuntimeError\nclass E(Exception):\n    def __str__(self): return Odd('\\ud800<script>')",
+            "raise E",
+        ),
         ("", "raise ValueError('\\x00\\x1b[31m<b>\\ud83d')"),
         ("", "raise ExceptionGroup('g', [ValueError(1)]) if 'ExceptionGroup' in dir(__builtins__) else ValueError(1)"),
         ("def deep(): deep()", "deep()"),
@@ -255,7 +271,15 @@ def test_exceptions_with_odd_messages(judge, head, line):
 
 
 def test_odd_results(judge):
-    for line in ("return {1: x}", "return [[[[[[[[[[x]]]]]]]]]]", "return 10 ** 10_000", "return type", "return (x for x in ())", "return 'a' * 10**8", "return (x,) * 100_000"):
+    for line in (
+        "return {1: x}",
+        "return [[[[[[[[[[x]]]]]]]]]]",
+        "return 10 ** 10_000",
+        "return type",
+        "return (x for x in ())",
+        "return 'a' * 10**8",
+        "return (x,) * 100_000",
+    ):
         verdict = judge.check("row_shares", answer(line))
         assert verdict.status == "failed" and verdict.diagnosis.id == "type", (line[:40], verdict.diagnosis)
 
@@ -278,8 +302,16 @@ SCHEMA = {
         "status": {"enum": list(STATUSES)},
         "points": {"type": "integer"},
         "max_points": {"type": "integer"},
-        "diagnosis": {"oneOf": [{"type": "null"}, {"type": "object", "required": ["id", "message"], "properties": {"id": {"type": "string"}, "message": {"type": "string"}}}]},
-        "cases": {"type": "array", "items": {"type": "object", "required": ["name", "status", "message", "seconds"], "properties": {"status": {"enum": list(STATUSES)}}}},
+        "diagnosis": {
+            "oneOf": [
+                {"type": "null"},
+                {"type": "object", "required": ["id", "message"], "properties": {"id": {"type": "string"}, "message": {"type": "string"}}},
+            ]
+        },
+        "cases": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name", "status", "message", "seconds"], "properties": {"status": {"enum": list(STATUSES)}}},
+        },
         "tier": {"enum": ["interpreter", "compiled", "hopper"]},
         "seconds": {"type": "number"},
     },

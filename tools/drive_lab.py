@@ -185,7 +185,7 @@ class Session:
 
     def holding(self, pattern: str) -> int:
         """The place of the one code cell whose text matches the pattern."""
-        return self._only(f"text like {pattern!r}", lambda cell: cell["cell_type"] == "code" and re.search(pattern, _joined(cell["source"]), re.M))
+        return self._only(f"text like {pattern!r}", lambda cell: cell["cell_type"] == "code" and re.search(pattern, text_of(cell), re.M))
 
     def _only(self, words: str, wanted) -> int:
         found = [place for place, cell in enumerate(self.cells()) if wanted(cell)]
@@ -194,7 +194,7 @@ class Session:
         return found[0]
 
     def source(self, place: int) -> str:
-        return _joined(self.cells()[place]["source"])
+        return text_of(self.cells()[place])
 
     def write(self, place: int, text: str) -> None:
         """Replace a cell's text, as typing it would."""
@@ -214,33 +214,51 @@ class Session:
         outputs = [output for cell in self.cells() for output in cell.get("outputs", [])]
         return [f"{output['ename']}: {output['evalue']}" for output in outputs if output["output_type"] == "error"]
 
-    def node(self, place: int, selector: str = "") -> ElementHandle:
-        """The element of a cell, or the first in it that matches; waits for it, since outputs are drawn after a cell has run."""
+    def node(self, place: int, selector: str = "", when: str = "e => true") -> ElementHandle:
+        """The element of a cell, or the first in it that matches the selector, as soon as `when` (JavaScript) is true of it.
+
+        Outputs are drawn after a cell has run, and widgets change after a click: this waits for both.
+        """
         self.show(place)
-        find = f"place => {{ const cell = {NOTEBOOK}.content.widgets[place].node; return {'cell.querySelector(' + json.dumps(selector) + ')' if selector else 'cell'} }}"
+        inside = f".querySelector({json.dumps(selector)})" if selector else ""
+        find = f"place => {{ const e = {NOTEBOOK}.content.widgets[place].node{inside}; return e && ({when})(e) ? e : null }}"
         try:
-            handle = self.page.wait_for_function(find, arg=place, polling=100).as_element()
+            return self.page.wait_for_function(find, arg=place, polling=100).as_element()
         except PageTimeout:
-            raise LabProblem(f"the cell shows nothing that matches {selector!r}: {self.node(place).text_content()[:300]!r}") from None
-        return handle
+            shown = self.page.evaluate(f"place => {NOTEBOOK}.content.widgets[place].node.textContent", place)
+            raise LabProblem(
+                f"the cell shows no {selector or 'element'} for which {when} after {PATIENCE:.0f} s. It shows: {shown[-500:]!r}"
+            ) from None
 
     def show(self, place: int, where: str = "start") -> None:
         """Scroll to a cell."""
         self.page.evaluate(f"([place, where]) => {NOTEBOOK}.content.scrollToItem(place, where)", [place, where])
 
+    def bring(self, element: ElementHandle, where: str = "start") -> None:
+        """Scroll until the element stays where it is: cells above it get their height only when they come into view."""
+        before = None
+        for _ in range(20):
+            now = element.evaluate("(e, where) => { e.scrollIntoView({block: where}); return e.getBoundingClientRect().top }", where)
+            if now == before:
+                return
+            before = now
+            self.page.wait_for_timeout(200)
+        raise LabProblem("the page keeps moving")
+
     # ---------------------------------------------------------------- looks
 
     def theme(self, name: str) -> None:
-        """"light" or "dark"."""
+        """Show "light" or "dark"."""
         self.command("apputils:change-theme", {"theme": THEMES[name]})
         self._until(f"document.body.dataset.jpThemeName === {json.dumps(THEMES[name])}", f"the {name} theme was not shown")
 
     def alone(self) -> None:
-        """Leave the notebook alone on the page: no side panels, no file browser."""
+        """Leave the notebook alone on the page: no side panels, no status bar."""
         self.command("application:set-mode", {"mode": "single-document"})
         self.page.evaluate("() => { const shell = window.jupyterapp.shell; shell.collapseLeft(); shell.collapseRight() }")
         for side in ("left", "right"):
             self.command("application:toggle-side-tabbar", {"side": side})
+        self.command("statusbar:toggle")
 
     def settle(self) -> None:
         """Wait until pictures are decoded and nothing moves any more."""
@@ -255,5 +273,6 @@ class Session:
         return path
 
 
-def _joined(source: str | list[str]) -> str:
-    return source if isinstance(source, str) else "".join(source)
+def text_of(cell: dict) -> str:
+    """A cell's text; the notebook format has it whole or in lines."""
+    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])

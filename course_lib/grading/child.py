@@ -45,7 +45,9 @@ class _NoMaterial(importlib.abc.MetaPathFinder):
 
     def find_spec(self, name, path=None, target=None):
         if any(name == root or name.startswith(f"{root}.") for root in _FORBIDDEN):
-            raise ImportError(f"an answer may not import {name}: it holds the course's own solutions and checks. Earlier exercises come by `from course_lib.earlier import NAME`.")
+            raise ImportError(
+                f"an answer may not import {name}: it holds the course's own solutions and checks. Earlier exercises come by `from course_lib.earlier import NAME`."
+            )
         return None
 
 
@@ -56,7 +58,9 @@ def run(channel: int, output: int, exercise: str) -> None:
     top = os.sysconf("SC_OPEN_MAX")
     os.closerange(3, channel)
     os.closerange(channel + 1, min(top if top > 0 else 4096, 4096))
-    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, buffering=buffering, closefd=False) for fd, mode, buffering in ((0, "r", -1), (1, "w", 1), (2, "w", 1)))
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(fd, mode, buffering=buffering, closefd=False) for fd, mode, buffering in ((0, "r", -1), (1, "w", 1), (2, "w", 1))
+    )
     serve(socket.socket(fileno=channel), exercise)
 
 
@@ -86,7 +90,13 @@ def serve(sock: socket.socket, exercise: str) -> None:
         except wire.WireError:
             return
         except Exception as error:  # a result that could not be sent, whatever the reason
-            wire.send(sock, {"id": request["id"], "failure": {"kind": "type", "type": "", "message": f"something that cannot be sent ({_plain(str, error)})", "frames": []}})
+            wire.send(
+                sock,
+                {
+                    "id": request["id"],
+                    "failure": {"kind": "type", "type": "", "message": f"something that cannot be sent ({_plain(str, error)})", "frames": []},
+                },
+            )
 
 
 class Server:
@@ -203,7 +213,12 @@ def _told(error: BaseException, filename: str) -> dict:
     while _plain(lambda e: type(e).__name__, chain[-1]) == "InterpreterError" and chain[-1].__cause__ is not None and len(chain) < 8:
         chain.append(chain[-1].__cause__)
     innermost, message = chain[-1], _plain(str, chain[-1])
-    kinds = (("exit", SystemExit | GeneratorExit), ("interrupt", KeyboardInterrupt), ("out-of-range", traffic.OutOfRange), ("memory", MemoryError | torch.OutOfMemoryError))
+    kinds = (
+        ("exit", SystemExit | GeneratorExit),
+        ("interrupt", KeyboardInterrupt),
+        ("out-of-range", traffic.OutOfRange),
+        ("memory", MemoryError | torch.OutOfMemoryError),
+    )
     kind = next((kind for kind, types in kinds if isinstance(innermost, types)), "exception")
     if "can't allocate memory" in message or "CUDA out of memory" in message:
         kind = "memory"

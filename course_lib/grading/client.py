@@ -18,6 +18,7 @@ from course_lib.grading.verdict import Diagnosis, Verdict
 from course_lib.paths import ROOT
 
 DEADLINE, START = 30.0, 90.0
+_LOST = "The grader's own process ended twice without a verdict. This is the course's fault: please report it, with what `course doctor` says."
 
 
 class JudgeLost(Exception):
@@ -63,7 +64,7 @@ class Judge:
                     except JudgeLost:
                         self.kill()
                         if last_try:
-                            return _made_up(exercise, "error", "internal", "The grader's own process ended twice without a verdict. This is the course's fault: please report it; `course doctor` shows what this machine lacks.", 0.0)
+                            return _made_up(exercise, "error", "internal", _LOST, 0.0)
             except BaseException:  # Ctrl-C, or the client is going down
                 self.kill()
                 raise

@@ -110,7 +110,10 @@ def _same_form(got: Any, expected: Any) -> bool:
 def targets(reference: Any, baselines: list[Any], returns: str = "") -> list[Target]:
     """What each leaf must be, from the float64 reference and the plain ways' results."""
     columns = [leaves(baseline) for baseline in baselines]
-    return [_target(name, ref, [column[i] for column in columns]) for i, (name, ref) in enumerate(zip(names(reference, returns), leaves(reference), strict=True))]
+    return [
+        _target(name, ref, [column[i] for column in columns])
+        for i, (name, ref) in enumerate(zip(names(reference, returns), leaves(reference), strict=True))
+    ]
 
 
 def _target(name: str, ref: Any, plain: list[Any]) -> Target:

@@ -21,9 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
+try:
+    import resource
+except ImportError:  # Windows: this file is imported there to say that nothing of it works
+    resource = None
+
+METHODS = ("pid-namespace", "user-and-pid-namespace", "subreaper")
 MAX_PROCESSES = 64
+_FILE_SIZE, _FILES = 64 << 20, 256  # bytes a file, open files
 _POLL = 0.02  # seconds between two counts of the answer's processes
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _SUBREAPER, _PDEATHSIG = 36, 1
@@ -32,29 +38,39 @@ _SYS_MOUNT_SETATTR, _AT_RECURSIVE, _ATTR_RDONLY = 442, 0x8000, 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-@dataclass(frozen=True)
-class Limits:
-    seconds: float  # wall clock, for everything the process does
-    memory: int | None = 4 << 30  # address space on top of what the fork server has; None: no limit (CUDA reserves its own)
-    file_size: int = 64 << 20
-    files: int = 256
-
-
 def containment() -> dict:
     """What works on this machine: {"method": ..., "network": bool, "read_only": bool, "sentence": ...}. For `course doctor`."""
+    with tempfile.TemporaryDirectory(prefix="course-") as scratch:
+        return _described(_tried(working_method(scratch), scratch) or {"method": "none", "network": False, "read_only": False})
+
+
+def working_method(scratch: str) -> str:
+    """The first of METHODS that works here, tried in processes of their own."""
     if _libc is None:
-        return _described({"method": "none", "network": False, "read_only": False})
+        return "none"
+    return next((method for method in METHODS if _tried(method, scratch)), "subreaper")
+
+
+def _tried(method: str, scratch: str) -> dict | None:
+    """What a process gets that moves into namespaces in this way; None where it then cannot fork or write to its scratch folder."""
+    if _libc is None:
+        return None
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         with suppress(BaseException):
-            os.write(write, json.dumps(_isolate("/tmp")).encode())
+            found = _isolate(method, scratch)
+            os.mkdir(os.path.join(scratch, "tried"))
+            if os.fork() == 0:
+                os.write(write, json.dumps(found).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as report:
-        found = json.loads(report.read() or b'{"method": "none", "network": false, "read_only": false}')
+        said = report.read()
     os.waitpid(pid, 0)
-    return _described(found)
+    with suppress(OSError):
+        os.rmdir(os.path.join(scratch, "tried"))
+    return json.loads(said) if said else None
 
 
 def _described(found: dict) -> dict:
@@ -71,20 +87,21 @@ def _described(found: dict) -> dict:
 # ---------------------------------------------------------------- moving into namespaces
 
 
-def _isolate(scratch: str) -> dict:
-    """Move this process into the namespaces it may have. Children forked afterwards live in them."""
-    method = "pid-namespace"
+def _isolate(method: str, scratch: str) -> dict:
+    """Move this process into namespaces. Children forked afterwards live in them. OSError where the method is not to be had."""
+    if method == "subreaper":
+        _libc.prctl(_SUBREAPER, 1, 0, 0, 0)
+        return {"method": method, "network": False, "read_only": False}
+    if method == "user-and-pid-namespace":
+        uid, gid = os.getuid(), os.getgid()
+        if _libc.unshare(_NEWUSER):
+            raise OSError("no user namespace")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
     flags = _unshared()
     if not flags:
-        uid, gid = os.getuid(), os.getgid()
-        if _libc.unshare(_NEWUSER) == 0:
-            for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-                with suppress(OSError), open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-            method, flags = "user-and-pid-namespace", _unshared()
-    if not flags:
-        _libc.prctl(_SUBREAPER, 1, 0, 0, 0)
-        return {"method": "subreaper", "network": False, "read_only": False}
+        raise OSError("no PID namespace")
     return {"method": method, "network": bool(flags & _NEWNET), "read_only": bool(flags & _NEWNS) and _read_only(scratch)}
 
 
@@ -110,10 +127,13 @@ def _read_only(scratch: str) -> bool:
 # ---------------------------------------------------------------- the warden
 
 
-def keep(answer: Callable[[], None], theirs: tuple[int, ...], lifeline: int, status: int, scratch: str, limits: Limits) -> None:
+def keep(
+    answer: Callable[[], None], theirs: tuple[int, ...], lifeline: int, status: int, scratch: str, method: str, seconds: float, memory: int | None
+) -> None:
     """Run `answer` in a contained process until one of the ends named above, say on `status` how it ended, and exit.
 
-    `theirs`: the descriptors that only the answer may hold, so that their peers see its end.
+    theirs: the descriptors that only the answer may hold, so that their peers see its end.
+    seconds: wall clock, for everything; memory: address space on top of what the fork server has (None where there is CUDA, which reserves its own).
     """
     end = {"exit": None, "signal": None, "killed": None}
     folder = os.path.join(scratch, str(os.getpid()))
@@ -122,7 +142,7 @@ def keep(answer: Callable[[], None], theirs: tuple[int, ...], lifeline: int, sta
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         proc = os.open("/proc", os.O_RDONLY) if os.path.isdir("/proc") else -1
-        namespace = _isolate(scratch)
+        namespace = _isolate(method, scratch)
         os.mkdir(folder)
         report_read, report_write = os.pipe()
         # Without a namespace the answer is the warden's own child; with one, a child of the namespace's first process.
@@ -133,10 +153,10 @@ def keep(answer: Callable[[], None], theirs: tuple[int, ...], lifeline: int, sta
                 _libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
                 if namespace["read_only"]:
                     _libc.mount(b"proc", b"/proc", b"proc", 0, None)
-                _first_process(answer, theirs, report_write, folder, limits)
+                _first_process(answer, theirs, report_write, folder, seconds, memory)
             os._exit(70)
         _close(report_write, *theirs)
-        end["killed"] = _watch(report_read, lifeline, proc, limits.seconds)
+        end["killed"] = _watch(report_read, lifeline, proc, seconds)
         wait_status = os.read(report_read, 16) if end["killed"] is None else b""
         _sweep(first, proc)
         if wait_status:
@@ -157,14 +177,15 @@ def _close(*fds: int) -> None:
             os.close(fd)
 
 
-def _first_process(answer: Callable[[], None], theirs: tuple[int, ...], report: int, folder: str, limits: Limits) -> None:
+def _first_process(answer: Callable[[], None], theirs: tuple[int, ...], report: int, folder: str, seconds: float, memory: int | None) -> None:
     """PID 1 of the namespace: fork the answer, adopt and reap what it leaves, end when it ends."""
     pid = os.fork()
     if pid == 0:
         _close(report)
         _libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        _limit(limits)
+        _limit(seconds, memory)
         os.chdir(folder)
+        _lend_fonts(folder)
         tempfile.tempdir = None  # asked for before the fork, perhaps
         os.environ.update({name: folder for name in ("TMPDIR", "TEMP", "TMP", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")})
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -179,19 +200,26 @@ def _first_process(answer: Callable[[], None], theirs: tuple[int, ...], report: 
             os._exit(0)
 
 
-def _limit(limits: Limits) -> None:
-    import resource
+def _lend_fonts(folder: str) -> None:
+    """matplotlib's list of fonts where the answer's own cache will be: finding them anew takes seconds."""
+    with suppress(OSError):
+        kept = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "matplotlib")
+        os.mkdir(os.path.join(folder, "matplotlib"))
+        for name in os.listdir(kept):
+            os.symlink(os.path.join(kept, name), os.path.join(folder, "matplotlib", name))
 
+
+def _limit(seconds: float, memory: int | None) -> None:
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     wanted = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: limits.file_size,
-        resource.RLIMIT_NOFILE: limits.files,
-        resource.RLIMIT_CPU: int(limits.seconds) + 2,
+        resource.RLIMIT_FSIZE: _FILE_SIZE,
+        resource.RLIMIT_NOFILE: _FILES,
+        resource.RLIMIT_CPU: int(seconds) + 2,
     }
-    if limits.memory is not None:
-        wanted[resource.RLIMIT_AS] = used + limits.memory
+    if memory is not None:
+        wanted[resource.RLIMIT_AS] = used + memory
     for kind, value in wanted.items():
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 
 
 def main(flavour: str, control_fd: int, scratch: str) -> None:
@@ -22,11 +23,14 @@ def main(flavour: str, control_fd: int, scratch: str) -> None:
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
+    from course_lib.grading import contain
+
+    method = contain.working_method(scratch)  # forks, so before torch makes this process a large one
     import torch
 
-    torch.set_num_threads(1)
-    from course_lib.grading import child, contain  # imports triton where there is one
+    from course_lib.grading import child  # imports triton where there is one
 
+    torch.set_num_threads(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens are not waited for
     control = socket.socket(fileno=control_fd)
     while True:
@@ -34,20 +38,20 @@ def main(flavour: str, control_fd: int, scratch: str) -> None:
         if not message:
             break
         if os.fork() == 0:
-            _warden(control, json.loads(message), fds, scratch, child, contain)
+            _become_warden(control, json.loads(message), fds, child.run, partial(contain.keep, scratch=scratch, method=method))
         for fd in fds:
             os.close(fd)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _warden(control: socket.socket, wanted: dict, fds: list[int], scratch: str, child, contain) -> None:
+def _become_warden(control: socket.socket, wanted: dict, fds: list[int], run, keep) -> None:
     try:
         os.setsid()
         control.close()
         channel, lifeline, output, status = fds
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        limits = contain.Limits(wanted["seconds"], wanted["memory"])
-        contain.keep(lambda: child.run(channel, output, wanted["exercise"]), (channel, output), lifeline, status, scratch, limits)
+        answer = partial(run, channel, output, wanted["exercise"])
+        keep(answer, (channel, output), lifeline, status, seconds=wanted["seconds"], memory=wanted["memory"])
     finally:
         os._exit(1)
 

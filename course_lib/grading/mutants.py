@@ -18,6 +18,7 @@ from course_lib.source import Exercise
 
 MUTANT_PROBES, MUTANT_SECONDS, EXPLAINED = 6, 3.0, 0.9
 
+
 @dataclass
 class Mutants:
     """The named wrong solutions of one exercise, run against what an answer did."""

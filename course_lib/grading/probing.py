@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from course_lib.grading import wire
 from course_lib.grading import servers as servers_module
+from course_lib.grading import wire
 from course_lib.grading.servers import Output, Servers, environment
 from course_lib.grading.spec import Evidence
 
@@ -121,16 +121,29 @@ class AnswerProcess:
 
     def load(self, key: str, text: str, name: str, deadline: float) -> dict | None:
         """Execute a text in the child; None, or how that failed."""
-        return _failure(self._exchange({"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}, deadline).get("failure"))
+        return _failure(
+            self._exchange({"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}, deadline).get("failure")
+        )
 
     def call(self, key: str, args: tuple, kwargs: dict, layout: str, deadline: float, again: bool = False) -> Reply:
         """Call a loaded answer. `again`: in the memory of the last call, refilled."""
-        request = {"op": "call", "key": key, "args": args, "kwargs": kwargs, "layout": layout, "again": again, "device": self.device, "triton": self.triton}
+        request = {
+            "op": "call",
+            "key": key,
+            "args": args,
+            "kwargs": kwargs,
+            "layout": layout,
+            "again": again,
+            "device": self.device,
+            "triton": self.triton,
+        }
         data = self._exchange(request, deadline)
         evidence = _evidence(data.get("evidence"))
         evidence.printed = self.output.text()
         problems = data.get("problems")
-        return Reply(data.get("result"), _failure(data.get("failure")), [_text(p, 40) for p in problems] if isinstance(problems, list) else [], evidence)
+        return Reply(
+            data.get("result"), _failure(data.get("failure")), [_text(p, 40) for p in problems] if isinstance(problems, list) else [], evidence
+        )
 
     def _exchange(self, request: dict | None, deadline: float) -> dict:
         if self._end:
@@ -153,6 +166,8 @@ class AnswerProcess:
     def _ended(self, seen: str) -> Ended:
         """End the process, and say what ended it: what was seen on the channel, or what the warden knows better."""
         end = self.close(wait=1.0 if seen == "closed" else 0.0)
+        if str(end.get("killed")).startswith("warden"):
+            raise RuntimeError(f"an answer's process could not be started ({end['killed']})")
         if seen in ("timeout", "garbled") and end.get("killed") not in ("processes",):
             return Ended(seen)
         if end.get("killed") == "processes":

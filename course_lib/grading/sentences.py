@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from course_lib.grading import compare
 from course_lib.grading.probing import Ended, Reply
 from course_lib.grading.spec import Probe
@@ -34,6 +36,7 @@ class Outcome:
     ended: Ended | None = None
     findings: list[compare.Finding] = field(default_factory=list)
     seconds: float = 0.0
+    stale: bool = False  # the very result of an earlier call on other data
 
     @property
     def ok(self) -> bool:
@@ -43,6 +46,15 @@ class Outcome:
     def right(self) -> bool:
         """The values are right, whatever else is wrong."""
         return self.reply is not None and not self.findings and not self.reply.failure
+
+    @property
+    def timed_out(self) -> bool:
+        return self.ended is not None and self.ended.kind == "timeout"
+
+    @property
+    def devices(self) -> list[str]:
+        """Where results were that should have been on the inputs' device."""
+        return [problem[7:] for problem in self.reply.problems if problem.startswith("device:")] if self.reply else []
 
     @property
     def wrong_values(self) -> bool:
@@ -55,8 +67,7 @@ class Outcome:
             return {"processes": "too-many-processes"}.get(self.ended.kind, self.ended.kind)
         if self.reply.failure:
             return self.reply.failure["kind"]
-        devices = [problem for problem in self.reply.problems if problem.startswith("device:")]
-        if devices:
+        if self.devices:
             return "device"
         return self.findings[0].kind if self.findings else self.reply.problems[0]
 
@@ -68,10 +79,9 @@ def sentence(outcome: Outcome, limit: float, returns: str) -> str:
     failure = outcome.reply.failure
     if failure:
         return _failed(failure, returns)
-    devices = [problem[7:] for problem in outcome.reply.problems if problem.startswith("device:")]
-    if devices:
-        holds = " (a tensor on meta has a shape and no numbers)" if devices == ["meta"] else ""
-        return f"The result is on the device {devices[0]}{holds}; return it on the device of the inputs."
+    if outcome.devices:
+        holds = " (a tensor on meta has a shape and no numbers)" if outcome.devices == ["meta"] else ""
+        return f"The result is on the device {outcome.devices[0]}{holds}; return it on the device of the inputs."
     if outcome.findings:
         return values(outcome) if outcome.wrong_values else upper(outcome.findings[0].sentence)
     return contract(outcome.reply.problems)
@@ -88,7 +98,11 @@ def _ended(ended: Ended, limit: float) -> str:
     if ended.kind == "exited":
         return f"Your function ended its own process (exit code {ended.code}) before it returned. Ending without an error is no result: return the values."
     if ended.kind == "crashed":
-        hint = "Something read or wrote memory that is not there; in a kernel, look for a load or store without a mask." if ended.code in (7, 11) else "No result came back."
+        hint = (
+            "Something read or wrote memory that is not there; in a kernel, look for a load or store without a mask."
+            if ended.code in (7, 11)
+            else "No result came back."
+        )
         return f"{_SIGNALS.get(ended.code, f'Signal {ended.code}')} ended the process. {hint}"
     if ended.kind == "processes":
         return "Your function started more than 64 processes. All of them were ended; an answer needs none."
@@ -143,3 +157,22 @@ def values(outcome: Outcome, whole: bool = True) -> str:
 
 def upper(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def not_finite(outcome: Outcome) -> tuple[str, str] | None:
+    """(id, sentence) for NaN everywhere, or NaN and infinities where numbers belong."""
+    got = [leaf for leaf in compare.leaves(outcome.reply.result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.numel()]
+    if got and all(bool(leaf.isnan().all()) for leaf in got):
+        return "nan-everywhere", (
+            "Every number of the result is NaN. Memory from `torch.empty` that nobody wrote is NaN here; so are inf - inf and 0 / 0. "
+            "Which line makes the first one?"
+        )
+    finding = outcome.findings[0]
+    leaf, target = compare.leaves(outcome.reply.result)[finding.leaf], outcome.targets[finding.leaf]
+    if finding.wrong is None or not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+        return None
+    if bool((~leaf.isfinite() & target.reference.isfinite())[finding.wrong].all()):
+        nan = bool(leaf[finding.wrong].isnan().any())
+        first = "the first NaN: inf - inf, 0 / 0, or memory never written" if nan else "an infinity: an exp that overflows, or a division by 0"
+        return "not-finite", f"{values(outcome)} Everything else is right. Which line makes {first}?"
+    return None

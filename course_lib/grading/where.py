@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 
 def misplaced(got: Tensor, ref: Tensor) -> Tensor:
@@ -45,7 +45,11 @@ def _where(wrong: Tensor, axes: tuple[str, ...], tile: tuple[str, int] | None, g
     if bool(got.isnan().all()) if got.is_floating_point() and got.numel() else False:
         return "NaN everywhere"
     verb = "NaN" if bool((nans == wrong).all()) else "Wrong"
-    if tile and tile[0] in axes and (text := _by_tile(wrong.movedim(axes.index(tile[0]), 0).flatten(1).any(1) if wrong.dim() > 1 else wrong, tile[1])):
+    if (
+        tile
+        and tile[0] in axes
+        and (text := _by_tile(wrong.movedim(axes.index(tile[0]), 0).flatten(1).any(1) if wrong.dim() > 1 else wrong, tile[1]))
+    ):
         return f"{verb} {text}"
     if whole:
         return f"{verb} everywhere"
@@ -72,7 +76,11 @@ def _by_tile(bad: Tensor, size: int) -> str | None:
 
 def _ratio(got: Tensor, ref: Tensor) -> str | None:
     """The factor between the two, where it is the same for every number."""
-    usable = ref.isfinite() & got.double().isfinite() & (ref.abs() > 1e-6 * ref[ref.isfinite()].abs().max() if bool(ref.isfinite().any()) else ref.isfinite())
+    usable = (
+        ref.isfinite()
+        & got.double().isfinite()
+        & (ref.abs() > 1e-6 * ref[ref.isfinite()].abs().max() if bool(ref.isfinite().any()) else ref.isfinite())
+    )
     if int(usable.sum()) < 3 or not bool(got.double().isfinite().eq(ref.isfinite()).all()):
         return None
     ratios = got.double()[usable] / ref[usable]

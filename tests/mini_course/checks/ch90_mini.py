@@ -50,7 +50,12 @@ ROW_SHARES = Check(
         Mutant("columns", "The columns sum to 1: look at `dim`.", edits=(("sum(dim=-1, keepdim=True)", "sum(dim=-2, keepdim=True)"),)),
         Mutant("zero-row", "Only rows of zeros are wrong: 0 / 0 is NaN.", edits=(("torch.where(total == 0, 1.0, total)", "total"),)),
         Mutant("in-place", "An `abs_` writes where the caller keeps its numbers.", edits=(("x.abs()", "x.abs_()"),), rule="mutated-input"),
-        Mutant("norm", "Sum the sizes yourself.", body="def row_shares(x):\n    n = torch.linalg.vector_norm(x, 1, dim=-1, keepdim=True)\n    return x.abs() / n.clamp_min(1e-30)\n", rule="shortcut"),
+        Mutant(
+            "norm",
+            "Sum the sizes yourself.",
+            body="def row_shares(x):\n    n = torch.linalg.vector_norm(x, 1, dim=-1, keepdim=True)\n    return x.abs() / n.clamp_min(1e-30)\n",
+            rule="shortcut",
+        ),
     ),
     right=("def row_shares(x):\n    return torch.nan_to_num(x.abs() / x.abs().sum(-1, True))\n",),
 )
@@ -83,10 +88,31 @@ DOUBLE_AND_MASK = Check(
     mutants=(
         Mutant("not-doubled", "The numbers are kept, and not doubled.", edits=(("x * 2.0", "x"),)),
         Mutant("mask-inverted", "1 means keep.", edits=(("keep != 0", "keep == 0"),)),
-        Mutant("tile-reversed", "Each tile is stored backwards.", edits=(("out_ptr + offsets", "out_ptr + tl.program_id(0) * BLOCK + BLOCK - 1 - tl.arange(0, BLOCK)"), (", 0.0), mask=inside)", ", 0.0), mask=inside & (tl.program_id(0) * BLOCK + BLOCK <= N))"))),
-        Mutant("tail", "The last, partial tile has no program: round the number of programs up.", edits=(("triton.cdiv(x.numel(), BLOCK)", "max(x.numel() // BLOCK, 1)"),)),
-        Mutant("no-mask", "Lanes past the end must be turned off, on loads and on stores.", edits=(("mask=inside, other=0.0", "mask=None"),), rule="out-of-range"),
-        Mutant("twice", "Each number is needed once.", edits=(("    keep = tl.load", "    x = tl.load(x_ptr + offsets, mask=inside, other=0.0)\n    keep = tl.load"),), rule="bytes"),
+        Mutant(
+            "tile-reversed",
+            "Each tile is stored backwards.",
+            edits=(
+                ("out_ptr + offsets", "out_ptr + tl.program_id(0) * BLOCK + BLOCK - 1 - tl.arange(0, BLOCK)"),
+                (", 0.0), mask=inside)", ", 0.0), mask=inside & (tl.program_id(0) * BLOCK + BLOCK <= N))"),
+            ),
+        ),
+        Mutant(
+            "tail",
+            "The last, partial tile has no program: round the number of programs up.",
+            edits=(("triton.cdiv(x.numel(), BLOCK)", "max(x.numel() // BLOCK, 1)"),),
+        ),
+        Mutant(
+            "no-mask",
+            "Lanes past the end must be turned off, on loads and on stores.",
+            edits=(("mask=inside, other=0.0", "mask=None"),),
+            rule="out-of-range",
+        ),
+        Mutant(
+            "twice",
+            "Each number is needed once.",
+            edits=(("    keep = tl.load", "    x = tl.load(x_ptr + offsets, mask=inside, other=0.0)\n    keep = tl.load"),),
+            rule="bytes",
+        ),
     ),
 )
 

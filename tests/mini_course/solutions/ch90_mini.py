@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+
 # %% exercise row_shares | core | 5 minutes | 2 points | torch
 # hint: What do the shares of a row sum to?
 # hint: Take sizes first, then divide by their sum.
