@@ -14,10 +14,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from course_lib import hardware
-
-hardware.tier()  # decides TRITON_INTERPRET now: torch imports triton behind the first dispatch mode
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -74,7 +70,7 @@ class _Storages(TorchDispatchMode):
         super().__init__()
         self.alive, self.peak, self._seen = 0, 0, set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def _watch(self, func, types, args=(), kwargs=None):
         for leaf in tree_leaves((args, kwargs)):  # storages that were there before
             if isinstance(leaf, torch.Tensor):
                 self._seen.add(leaf.untyped_storage()._cdata)
@@ -95,3 +91,7 @@ class _Storages(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.alive -= size
+
+
+# Set afterwards: a `__torch_dispatch__` in the class body is wrapped so that its first use imports the compiler (0.9 s).
+_Storages.__torch_dispatch__ = _Storages._watch

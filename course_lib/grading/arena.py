@@ -4,13 +4,14 @@ Knows nothing of exercises. What was written outside a tensor, or into it, shows
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.grading.spec import Tiles
+from course_lib.grading.spec import Evidence, Tiles
 from course_lib.states import SoftmaxState
 
 PAD = 64  # elements on either side
@@ -88,9 +89,9 @@ class Arguments:
                 arena.fill(x)
         return same
 
-    def fresh(self) -> Any:
-        """The tree for one call: Tiles become iterators."""
-        return _opened(self.built)
+    def fresh(self, evidence: Evidence) -> Any:
+        """The tree for one call: Tiles become iterators, and `evidence` notes how many tiles are kept."""
+        return _opened(self.built, evidence)
 
 
 def _mapped(node: Any, place: Callable[[Tensor], Tensor]) -> Any:
@@ -107,17 +108,25 @@ def _mapped(node: Any, place: Callable[[Tensor], Tensor]) -> Any:
     return node
 
 
-def _opened(node: Any) -> Any:
+def _opened(node: Any, evidence: Evidence) -> Any:
     if isinstance(node, Tiles):
-        return _once(node)
+        return _once(node, evidence)
     if isinstance(node, SoftmaxState):
         return SoftmaxState(*node)
     if isinstance(node, list | tuple):
-        return type(node)(_opened(part) for part in node)
+        return type(node)(_opened(part, evidence) for part in node)
     if isinstance(node, dict):
-        return {key: _opened(part) for key, part in node.items()}
+        return {key: _opened(part, evidence) for key, part in node.items()}
     return node
 
 
-def _once(tiles: Tiles) -> Iterator[Tensor]:
-    yield from tiles
+def _once(tiles: Tiles, evidence: Evidence) -> Iterator[Tensor]:
+    """Each tile once, in memory of its own: a tile that is still alive two turns later was kept."""
+    given: list[weakref.ref] = []
+    for tile in tiles:
+        tile = tile.clone()
+        given.append(weakref.ref(tile.untyped_storage()))
+        yield tile
+        del tile
+        given = [kept for kept in given if kept() is not None]
+        evidence.tiles_held = max(evidence.tiles_held, len(given))

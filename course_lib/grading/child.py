@@ -141,7 +141,7 @@ class Server:
             torch.cuda.set_per_process_memory_fraction(min(1.0, _GPU_MEMORY / total))  # CUDA reserves address space: no rlimit here
         if not (request.get("again") and self.arguments and self.arguments.refill(tree)):
             self.arguments = Arguments(tree, request["layout"], request["device"])
-        args, kwargs = self.arguments.fresh()
+        args, kwargs = self.arguments.fresh(evidence)
         counting = traffic.counted() if _INTERPRETED and triton is not None and request.get("triton") else nullcontext([])
         try:
             with counting as launches, watched(evidence):

@@ -24,7 +24,7 @@ _MAKES = ("empty", "zeros", "ones", "full", "new_", "arange", "scalar_tensor", "
 
 
 class _Operations(TorchDispatchMode):
-    """Counts aten operations and keeps the largest result of arithmetic."""
+    """Counts aten operations and keeps the largest and the widest result of arithmetic."""
 
     def __init__(self, evidence: Evidence):
         super().__init__()
@@ -39,9 +39,15 @@ class _Operations(TorchDispatchMode):
             inputs = {id(part) for part in args if isinstance(part, Tensor)}
             storages = {_storage(part) for part in args if isinstance(part, Tensor)}
             for part in out if isinstance(out, list | tuple) else (out,):
-                if isinstance(part, Tensor) and part.numel() > self.evidence.largest and (id(part) in inputs or _storage(part) not in storages):
-                    self.evidence.largest, self.evidence.largest_op = part.numel(), name
+                if isinstance(part, Tensor) and (id(part) in inputs or _storage(part) not in storages):
+                    self._measure(part, name)
         return out
+
+    def _measure(self, made: Tensor, op: str) -> None:
+        if made.numel() > self.evidence.largest:
+            self.evidence.largest, self.evidence.largest_op = made.numel(), op
+        if made.dim() > 1 and made.shape[-1] > self.evidence.widest:
+            self.evidence.widest, self.evidence.widest_op = made.shape[-1], op
 
 
 # Set afterwards: a `__torch_dispatch__` in the class body is wrapped so that its first use imports torch._dynamo (0.9 s a child).

@@ -51,6 +51,9 @@ class Evidence:
     ops: dict[str, int] = field(default_factory=dict)  # aten op -> calls
     largest: int = 0  # elements of the largest tensor that arithmetic made (allocations, copies, cat, stack not counted)
     largest_op: str = ""
+    widest: int = 0  # last dimension of the widest tensor that arithmetic made (two dimensions or more)
+    widest_op: str = ""
+    tiles_held: int = 0  # most tiles of a `Tiles` argument that were alive at once when the next one was asked for
     detours: list[str] = field(default_factory=list)  # ways out of torch that ran: "numpy", "tolist"
     launches: list[dict] = field(default_factory=list)  # Triton launches: kernel, grid, constexprs
     bytes_loaded: int = 0
