@@ -61,7 +61,7 @@ def _evidence(said: Any) -> Evidence:
     """Evidence with the fields and types it should have, whatever the child sent."""
     said = said if isinstance(said, dict) else {}
     evidence = Evidence()
-    for name in ("largest", "bytes_loaded", "bytes_stored"):
+    for name in ("largest", "widest", "tiles_held", "bytes_loaded", "bytes_stored"):
         if type(said.get(name)) is int:
             setattr(evidence, name, said[name])
     if isinstance(said.get("ops"), dict):
@@ -70,7 +70,7 @@ def _evidence(said: Any) -> Evidence:
         evidence.detours = [_text(way, 40) for way in said["detours"]]
     if isinstance(said.get("launches"), list):
         evidence.launches = [launch for launch in said["launches"] if isinstance(launch, dict) and isinstance(launch.get("constexprs"), dict)]
-    evidence.largest_op = _text(said.get("largest_op", ""), 80)
+    evidence.largest_op, evidence.widest_op = _text(said.get("largest_op", ""), 80), _text(said.get("widest_op", ""), 80)
     evidence.seconds = said["seconds"] if type(said.get("seconds")) is float else 0.0
     return evidence
 

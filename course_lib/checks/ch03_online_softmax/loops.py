@@ -4,7 +4,7 @@ import torch
 
 from course_lib.checks.ch03_online_softmax.inputs import far_below, hot_last, normal, rising, with_hidden
 from course_lib.checks.ch03_online_softmax.plain import normalizer, normalizer_backwards, normalizer_by_single_scores
-from course_lib.checks.ch03_online_softmax.rules import ONE_TILE, SOFTMAX_OPS, wide
+from course_lib.checks.ch03_online_softmax.rules import ONE_TILE, SOFTMAX_OPS, TILES_LET_GO, kept, wide
 from course_lib.grading.spec import Check, Mutant, Probe, Property, Tiles, forbid
 
 
@@ -54,8 +54,12 @@ def loop(name: str, result: str, step: str = _GUARDED_STEP, start: str = "-torch
     return _LOOP.format(name=name, step=step, result=result, start=start)
 
 
-def loop_mutants(name: str, result: str, whole: str) -> tuple[Mutant, ...]:
-    """The mistakes that every one-pass loop over tiles invites. `result`: the returned expression; `whole`: the body that collects the row."""
+def _repaired(result: str) -> str:
+    return ", ".join(f"torch.nan_to_num({part.strip()}, nan=0.0)" if part.strip() != "row_max" else part.strip() for part in result.split(","))
+
+
+def loop_mutants(name: str, result: str, whole: str, two_walks: str) -> tuple[Mutant, ...]:
+    """The mistakes that every one-pass loop over tiles invites. `result`: the returned expression; `whole`, `two_walks`: bodies that collect the row, or the tiles."""
     plain = "row_sum = row_sum * torch.exp(row_max - {s}) + torch.exp(tile - {s}[..., None]).sum(-1)"
     guarded, bare = plain.format(s="shift"), plain.format(s="new_max")
     no_rescale = (
@@ -99,6 +103,36 @@ def loop_mutants(name: str, result: str, whole: str) -> tuple[Mutant, ...]:
                     ("row_sum = torch.where(row_sum == 0, 0.0, row_sum * torch.exp(shift - row_max)) + torch.exp(tile - shift[..., None]).sum(-1)"),
                 ),
             ),
+        ),
+        Mutant(
+            "inverted-no-guard",
+            (
+                "The old sum was multiplied by exp(new - old) where exp(old - new) was meant: it grows when it should shrink, and before the "
+                "first tile it is exp(inf). Check it with two numbers: if the maximum rises by 1, what happens to old terms?"
+            ),
+            body=loop(name, result, _STEP.replace("torch.exp(row_max - new_max)", "torch.exp(new_max - row_max)")),
+        ),
+        Mutant(
+            "own-maximum",
+            (
+                "The new tile's terms are counted relative to the tile's own maximum, the old sum relative to the running one. "
+                "They can be added only when both are counted relative to the same number: the new running maximum."
+            ),
+            body=loop(
+                name,
+                result,
+                "tile_max = tile.amax(-1)\n        new_max = torch.maximum(row_max, tile_max)\n        shift, own = _finite(new_max), _finite(tile_max)\n"
+                "        row_sum = row_sum * torch.exp(row_max - shift) + torch.exp(tile - own[..., None]).sum(-1)\n        row_max = new_max",
+            )
+            + "\n\ndef _finite(x):\n    return torch.where(x == -torch.inf, 0.0, x)\n",
+        ),
+        Mutant(
+            "repaired-at-the-end",
+            (
+                "A NaN was replaced at the end, and what the row had summed before went with it. It comes from -inf - -inf, in a row that has not seen "
+                "a key yet: keep it from arising. Which number can such a row subtract instead of its maximum?"
+            ),
+            body=loop(name, _repaired(result), _STEP),
         ),
         Mutant(
             "last-tile-max",
@@ -145,7 +179,21 @@ def loop_mutants(name: str, result: str, whole: str) -> tuple[Mutant, ...]:
             body=loop(name, result, _STEP),
         ),
         wide(whole),
+        kept(two_walks),
     )
+
+
+def two_walks(name: str, result: str) -> str:
+    return f"""\
+def {name}(tiles):
+    tiles = list(tiles)
+    row_max = torch.full_like(tiles[0][..., 0], -torch.inf)
+    for tile in tiles:
+        row_max = torch.maximum(row_max, tile.amax(-1))
+    shift = torch.where(row_max == -torch.inf, 0.0, row_max)
+    row_sum = sum(torch.exp(tile - shift[..., None]).sum(-1) for tile in tiles)
+    return {result}
+"""
 
 
 def _two_numbers_from_any_tiles(call, g: torch.Generator) -> str | None:
@@ -165,7 +213,7 @@ ONLINE_NORMALIZER = Check(
     reference=normalizer,
     baselines=(normalizer, normalizer_backwards, normalizer_by_single_scores),
     properties=(Property("the tile width does not matter", _two_numbers_from_any_tiles, "depends-on-tiles"),),
-    rules=(ONE_TILE, forbid(SOFTMAX_OPS, "The exercise is to build it from amax, exp and sum.")),
+    rules=(ONE_TILE, TILES_LET_GO, forbid(SOFTMAX_OPS, "The exercise is to build it from amax, exp and sum.")),
     returns="a pair (row_max, row_sum)",
     mutants=loop_mutants(
         "online_normalizer",
@@ -177,6 +225,14 @@ def online_normalizer(tiles):
     shift = torch.where(row_max == -torch.inf, 0.0, row_max)
     return row_max, torch.exp(x - shift[..., None]).sum(-1)
 """,
+        two_walks("online_normalizer", "row_max, row_sum"),
+    )
+    + (
+        Mutant(
+            "starts-far-below",
+            "Right, except that the maximum of a row without any key came out as a large negative number. The maximum of nothing is -inf.",
+            body=loop("online_normalizer", "row_max, row_sum", _STEP, start="-1e9"),
+        ),
     ),
     right=(
         """\

@@ -1,8 +1,8 @@
 """Grading material: logsumexp_over_tiles."""
 
-from course_lib.checks.ch03_online_softmax.loops import loop, loop_mutants, tile_probes
+from course_lib.checks.ch03_online_softmax.loops import loop, loop_mutants, tile_probes, two_walks
 from course_lib.checks.ch03_online_softmax.plain import lse, lse_by_hand, lse_by_single_scores
-from course_lib.checks.ch03_online_softmax.rules import ONE_TILE, SOFTMAX_OPS
+from course_lib.checks.ch03_online_softmax.rules import ONE_TILE, SOFTMAX_OPS, TILES_LET_GO
 from course_lib.grading.spec import Check, Mutant, forbid
 
 _LSE_LOOP = "row_max + torch.log(row_sum)"
@@ -17,7 +17,7 @@ LOGSUMEXP_OVER_TILES = Check(
     probes=tile_probes,
     reference=lse,
     baselines=(lse, lse_by_hand, lse_by_single_scores),
-    rules=(ONE_TILE, forbid((*SOFTMAX_OPS, "logaddexp", "logcumsumexp"), "The exercise is to build it from amax, exp, sum and log.")),
+    rules=(ONE_TILE, TILES_LET_GO, forbid((*SOFTMAX_OPS, "logaddexp", "logcumsumexp"), "The exercise is to build it from amax, exp, sum and log.")),
     mutants=(
         Mutant(
             "max-not-added",
@@ -36,6 +36,11 @@ LOGSUMEXP_OVER_TILES = Check(
             "log1p",
             "This is row_max + log(1 + row_sum): `log1p` adds a 1 that is already in the sum, since the largest score contributes exp(0).",
             body=_lse_body("row_max + torch.log1p(row_sum)"),
+        ),
+        Mutant(
+            "log-of-all",
+            "This is log(row_max + row_sum). The maximum belongs outside: log(exp(row_max) * row_sum) = row_max + log(row_sum).",
+            body=_lse_body("torch.log(row_max + row_sum)"),
         ),
         Mutant(
             "sum-of-logs",
@@ -77,6 +82,7 @@ def logsumexp_over_tiles(tiles):
     shift = torch.where(row_max == -torch.inf, 0.0, row_max)
     return row_max + torch.log(torch.exp(x - shift[..., None]).sum(-1))
 """,
+            two_walks("logsumexp_over_tiles", _LSE_LOOP),
         ),
     ),
     right=(

@@ -7,7 +7,7 @@ from course_lib.checks.ch03_online_softmax.plain import (
     attention_key_by_key,
     attention_old_order,
 )
-from course_lib.checks.ch03_online_softmax.rules import ATTENTION_OPS, held, tile_of_attention
+from course_lib.checks.ch03_online_softmax.rules import ATTENTION_OPS, NARROW_SCORES, held, tile_of_attention
 from course_lib.checks.ch03_online_softmax.tiled import ATTENTION_PROPERTIES, WHOLE_MATRIX, attention_probes
 from course_lib.grading.spec import Check, Mutant, forbid
 
@@ -24,7 +24,11 @@ MEND_TILED_ATTENTION = Check(
     reference=attention,
     baselines=(attention, attention_divided_late, attention_old_order, attention_by_exp2, attention_key_by_key),
     properties=ATTENTION_PROPERTIES,
-    rules=(held(tile_of_attention, "a tile of scores (or of keys)"), forbid(ATTENTION_OPS, "The exercise is to mend the loop, not to replace it.")),
+    rules=(
+        held(tile_of_attention, "a tile of scores (or of keys)"),
+        NARROW_SCORES,
+        forbid(ATTENTION_OPS, "The exercise is to mend the loop, not to replace it."),
+    ),
     mutants=(
         _mend(
             "not-mended",

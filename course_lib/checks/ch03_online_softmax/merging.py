@@ -23,7 +23,7 @@ def _merge_probes(g: torch.Generator) -> list[Probe]:
             state.row_max[row], state.row_sum[row], state.acc[row] = -INF, 0, 0
     apart = _state(g, 4), _state(g, 4, shift=3.0)
     return [
-        Probe("two states of 2 rows", (_state(g, 2, keys=2, width=2), _state(g, 2, keys=2, width=2)), axes=("row", "feature")),
+        Probe("two states of 2 rows", (_state(g, 2, keys=2, width=3), _state(g, 2, keys=2, width=3)), axes=("row", "feature")),
         Probe("the second maximum 3 higher", apart, axes=("row", "feature")),
         Probe("the second maximum 3 lower", apart[::-1], axes=("row", "feature")),
         Probe("maxima 95 apart, both ways", tuple(_far_states(g)), axes=("row", "feature")),
@@ -76,14 +76,14 @@ MERGE_STATES = Check(
         Mutant(
             "acc-not-rescaled",
             (
-                "row_max and row_sum are right, `acc` is not: the two were added as they are. `acc` is a sum of the same exponentials "
+                "`row_max` and `row_sum` are right, `acc` is not: the two were added as they are. `acc` is a sum of the same exponentials "
                 "as row_sum, each times a value: what scales the one scales the other."
             ),
             edits=((_MERGE_A, "a.acc"), (_MERGE_B, "b.acc")),
         ),
         Mutant(
             "sum-not-rescaled",
-            "row_max and acc are right, `row_sum` is not: the two were added as they are. Relative to which maximum is each counted?",
+            "`row_max` and `acc` are right, `row_sum` is not: the two were added as they are. Relative to which maximum is each counted?",
             edits=(("a.row_sum * a_scale + b.row_sum * b_scale", "a.row_sum + b.row_sum"),),
         ),
         Mutant(
@@ -94,7 +94,7 @@ MERGE_STATES = Check(
         *(
             Mutant(
                 f"acc-{name}-not-rescaled",
-                f"row_max and row_sum are right; in `acc` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
+                f"`row_max` and `row_sum` are right; in `acc` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
                 edits=((line, f"{name}.acc"),),
             )
             for name, line in (("a", _MERGE_A), ("b", _MERGE_B))
@@ -102,7 +102,7 @@ MERGE_STATES = Check(
         *(
             Mutant(
                 f"sum-{name}-not-rescaled",
-                f"row_max and acc are right; in `row_sum` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
+                f"`row_max` and `acc` are right; in `row_sum` the part of `{name}` was added as it is. Each of the four products needs its own state's factor.",
                 edits=((f"{name}.row_sum * {name}_scale", f"{name}.row_sum"),),
             )
             for name in ("a", "b")

@@ -121,6 +121,35 @@ def safe_softmax(x):
             edits=(("weights.sum(dim=-1, keepdim=True)", "weights.sum()"),),
         ),
         Mutant(
+            "global-sum-no-guard",
+            (
+                "The sum was taken over the whole tensor, so the rows together sum to 1. Look at `dim` where you sum; the result has to "
+                "keep the row's dimension (`keepdim=True`). Empty rows come after that."
+            ),
+            body="""\
+def safe_softmax(x):
+    weights = torch.exp(x - x.amax(dim=-1, keepdim=True))
+    return weights / weights.sum()
+""",
+        ),
+        Mutant(
+            "first-dim",
+            "The columns sum to 1, not the rows: maximum and sum were taken over the first dimension. The keys are in the last: dim=-1.",
+            body="""\
+def safe_softmax(x):
+    weights = torch.exp(x - x.amax(dim=0, keepdim=True))
+    return weights / weights.sum(dim=0, keepdim=True)
+""",
+        ),
+        Mutant(
+            "epsilon",
+            (
+                "Every weight is a little too small: a constant was added to the sum before dividing. It is there for the empty row; give only "
+                "that row another divisor."
+            ),
+            edits=(("weights / torch.where(row_sum == 0, 1.0, row_sum)", "weights / (row_sum + 1e-5)"),),
+        ),
+        Mutant(
             "wrong-dim",
             ("The columns sum to 1, not the rows: the softmax was taken over the wrong dimension. The last dimension is the one with the keys."),
             edits=(

@@ -11,7 +11,7 @@ from course_lib.checks.ch03_online_softmax.plain import (
     attention_key_by_key,
     attention_scaled_first,
 )
-from course_lib.checks.ch03_online_softmax.rules import ATTENTION_OPS, held, tile_of_attention
+from course_lib.checks.ch03_online_softmax.rules import ATTENTION_OPS, NARROW_SCORES, held, tile_of_attention
 from course_lib.grading.spec import Check, Mutant, Probe, Property, forbid
 
 
@@ -48,13 +48,13 @@ def attention_probes(g: torch.Generator, masks: bool = True) -> list[Probe]:
             Probe(
                 "a causal mask and a scale of 0.3",
                 _qkv(g, 2, n_q=7, n_kv=12, d=5),
-                {"mask": causal, "scale": 0.3, "tile": 5},
+                {"mask": causal.repeat(2, 1, 1), "scale": 0.3, "tile": 5},
                 axes=("head", "query", "feature"),
             ),
         ]
     return probes + [
         Probe("scores that rise by 40 over four tiles", _rising_keys(g, 6, 16, 8, 40.0), {"tile": 4}, axes=two, diagnose=not masks),
-        Probe("40 queries, 48 keys in tiles of 8", _qkv(g, n_q=40, n_kv=48, d=8), {"tile": 8}, axes=two, diagnose=not masks),
+        Probe("4 queries, 60 keys in tiles of 8", _qkv(g, n_q=4, n_kv=60, d=4), {"tile": 8}, axes=two, diagnose=not masks),
         Probe("not contiguous", _qkv(g, 2, n_q=5, n_kv=9, d=4), {"tile": 4}, layout="transposed", axes=("head", "query", "feature"), diagnose=False),
         Probe("the default tile of 64, 70 keys", _qkv(g, n_q=12, n_kv=70, d=8), {}, axes=two, diagnose=False),
         Probe("float64 in, float64 out", _qkv(g, n_q=3, n_kv=10, d=4, dtype=torch.float64), {"tile": 4}, axes=two, diagnose=False),
@@ -132,6 +132,7 @@ TILED_ATTENTION = Check(
     properties=ATTENTION_PROPERTIES,
     rules=(
         held(tile_of_attention, "a tile of scores (or of keys)"),
+        NARROW_SCORES,
         forbid(ATTENTION_OPS, "The exercise is to build it from matmul, amax, exp and sum, a tile at a time."),
     ),
     mutants=(
@@ -290,6 +291,41 @@ def tiled_attention(q, k, v, mask=None, scale=None, tile=64):
             "empty-row-divide",
             "Only rows where every key is hidden are wrong: acc is 0 there, and so is row_sum. What should a sum of 0 be divided by?",
             edits=(("return acc / torch.where(row_sum == 0, 1.0, row_sum)[..., None]", "return acc / row_sum[..., None]"),),
+        ),
+        Mutant(
+            "repaired-at-the-end",
+            (
+                "Rows that see no key in their first tile are wrong: a NaN arose there (-inf - -inf) and was replaced at the end, together with all "
+                "that the row had summed. Keep it from arising: such a row subtracts 0 instead of -inf."
+            ),
+            body=_TILED.replace("return acc / row_sum[..., None]", "return torch.nan_to_num(acc / row_sum[..., None])"),
+        ),
+        Mutant(
+            "counts-queries",
+            "The loop runs over the queries' length instead of the keys': with N_Q and N_KV different, keys are missed.",
+            edits=(("range(0, k.shape[-2], tile)", "range(0, q.shape[-2], tile)"),),
+        ),
+        Mutant(
+            "tiles-of-queries",
+            (
+                "The tiles run over the queries, and each row of scores is still whole. It is the keys that have to come tile by tile: a row is what does "
+                "not fit."
+            ),
+            body="""\
+def tiled_attention(q, k, v, mask=None, scale=None, tile=64):
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    out = torch.zeros_like(q)
+    for start in range(0, q.shape[-2], tile):
+        s = q[..., start:start + tile, :] @ k.mT * scale
+        if mask is not None:
+            s = s.masked_fill(~mask[..., start:start + tile, :], -torch.inf)
+        m = s.amax(-1, keepdim=True)
+        e = torch.exp(s - torch.where(m == -torch.inf, 0.0, m))
+        z = e.sum(-1, keepdim=True)
+        out[..., start:start + tile, :] = (e / torch.where(z == 0, 1.0, z)) @ v
+    return out
+""",
+            rule="whole-rows",
         ),
         Mutant(
             "wide",
