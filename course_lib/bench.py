@@ -14,6 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.words import number
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -25,7 +27,9 @@ class Timing:
     repeats: int
 
     def __str__(self) -> str:
-        return f"{self.median * 1e3:.3g} ms (middle half of {self.repeats}: {self.low * 1e3:.3g} to {self.high * 1e3:.3g})"
+        scale, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
+        median, low, high = (number(seconds * scale) for seconds in (self.median, self.low, self.high))
+        return f"{median} {unit} (middle half of {self.repeats}: {low} to {high})"
 
 
 def time_call(call: Callable[[], object], repeats: int = 7, warm_up: int = 1, device: str = "cpu") -> Timing:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
+from course_lib.cards import rich
 from course_lib.paths import ROOT
+from course_lib.words import number
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -42,7 +44,7 @@ class Record:
         return (
             '<div style="background:#ffffff;color:#1B1F24;border-radius:6px;padding:10px 14px;display:inline-block">'
             f'<b>{html.escape(self.title)}</b><table style="margin:6px 0;background:#ffffff;color:#1B1F24"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table><small>{html.escape(self.source)}</small></div>"
+            f"<tbody>{body}</tbody></table><small>{rich(self.source)}</small></div>"
         )
 
     def __repr__(self) -> str:
@@ -85,5 +87,5 @@ def machine() -> str:
 
 def _shown(value) -> str:
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return number(value, 3)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -30,11 +30,11 @@ def online_normalizer(tiles: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """The maximum of every row, and the sum of exp(score - maximum), in one pass over the scores.
 
     tiles    yields tensors [..., n] of scores, one after another; n may differ; -inf marks a hidden key.
-             Each tile comes once. Together they are one matrix [..., N], of which you never hold more than a tile.
+             Each tile comes once. Together they are one matrix [..., N].
     returns  (row_max [...], row_sum [...]), same dtype; (-inf, 0) for a row of nothing but -inf
 
-    Graded besides the values: nothing you compute is wider than a tile.
-    Source: Milakov and Gimelshein 2018, Algorithm 3 (online softmax), with tiles in place of single scores.
+    Graded besides the values: no tile is kept, and nothing you compute is wider than a tile.
+    Source: Milakov and Gimelshein 2018, Algorithm 3 (online softmax), tiles in place of single scores.
     """
     raise NotImplementedError("online_normalizer (chapter 03) is not written yet")
 
@@ -55,13 +55,13 @@ def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
 
 # %% exercise softmax_over_tiles | more | 15 minutes | 3 points | torch
 def softmax_over_tiles(x: Tensor, tile: int) -> Tensor:
-    """Softmax over the last dimension that never holds more than a tile of a row: two passes instead of three.
+    """Softmax over the last dimension that never holds more than a tile of a row: two passes, not three.
 
     x        [..., N]  scores, any floating dtype; -inf marks a hidden key
     tile     columns held at a time; N need not be a multiple
     returns  [..., N]  as `safe_softmax`: a row of nothing but -inf becomes zeros
 
-    Graded besides the values: nothing you compute is wider than a tile (the output may be; it is written tile by tile).
+    Graded besides the values: nothing you compute is wider than a tile. (The output is; write it tile by tile.)
     Not allowed: torch's own softmax, log_softmax and logsumexp.
     Source: Milakov and Gimelshein 2018, Algorithm 3.
     """
@@ -69,7 +69,9 @@ def softmax_over_tiles(x: Tensor, tile: int) -> Tensor:
 
 
 # %% exercise tiled_attention | core | 20 minutes | 4 points | torch
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, tile: int = 64) -> Tensor:
+def tiled_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, tile: int = 64
+) -> Tensor:
     """Exact attention that looks at one tile of keys and values at a time.
 
     q        [..., N_Q, D]
@@ -79,8 +81,8 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
     tile     keys held at a time; N_KV need not be a multiple
     returns  [..., N_Q, D], same dtype
 
-    Graded besides the values: no matrix of scores wider than a tile. Not allowed: torch's softmax, logsumexp and
-    scaled_dot_product_attention.
+    Graded besides the values: no scores wider than a tile of keys.
+    Not allowed: torch's softmax, logsumexp and scaled_dot_product_attention.
     Source: FlashAttention-2, Algorithm 1, without the loop over tiles of queries.
     """
     raise NotImplementedError("tiled_attention (chapter 03) is not written yet")
@@ -95,8 +97,7 @@ def mend_tiled_attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 64) -> Ten
     tile     keys held at a time; N_KV need not be a multiple
     returns  [..., N_Q, D] = softmax(q @ k.mT / sqrt(D)) @ v, same dtype
 
-    It is the loop of a well-known note on FlashAttention (its section 2.1), written anew with its mistake kept.
-    Graded besides the values: still a loop over tiles, no matrix of scores wider than a tile.
+    Graded besides the values: still a loop over tiles, no scores wider than a tile.
     Source: FlashAttention, Algorithm 1, lines 10 to 13.
     """
     raise NotImplementedError("mend_tiled_attention (chapter 03) is not written yet")
@@ -122,11 +123,11 @@ def logsumexp_over_tiles(tiles: Iterable[Tensor]) -> Tensor:
     tiles    yields tensors [..., n] of scores, each once; n may differ; -inf marks a hidden key
     returns  [...], same dtype; -inf for a row of nothing but -inf
 
-    Graded besides the values: nothing you compute is wider than a tile.
+    Graded besides the values: no tile is kept, and nothing you compute is wider than a tile.
     Not allowed: torch's own softmax, log_softmax, logsumexp and logaddexp.
     Source: the log-sum-exp that FlashAttention-2 stores instead of the maximum and the sum, section 3.1.
     """
     raise NotImplementedError("logsumexp_over_tiles (chapter 03) is not written yet")
 
 
-# as generated: top 9d35760215af, safe_softmax c549ad0ab567, online_normalizer 6a7af056fb88, merge_states 7c83fa69e93c, softmax_over_tiles 53f04fbf910c, tiled_attention 56a9576e365c, mend_tiled_attention 6f11c871cb86, logsumexp_over_tiles b141f85f1da2
+# as generated: top 9d35760215af, safe_softmax c549ad0ab567, online_normalizer 6dd3ecc645f0, merge_states 7c83fa69e93c, softmax_over_tiles 22105a5c73b5, tiled_attention 8c1f4cc7e8b1, mend_tiled_attention f7e422575283, logsumexp_over_tiles 0e117732db7d

@@ -41,11 +41,11 @@ def online_normalizer(tiles: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """The maximum of every row, and the sum of exp(score - maximum), in one pass over the scores.
 
     tiles    yields tensors [..., n] of scores, one after another; n may differ; -inf marks a hidden key.
-             Each tile comes once. Together they are one matrix [..., N], of which you never hold more than a tile.
+             Each tile comes once. Together they are one matrix [..., N].
     returns  (row_max [...], row_sum [...]), same dtype; (-inf, 0) for a row of nothing but -inf
 
-    Graded besides the values: nothing you compute is wider than a tile.
-    Source: Milakov and Gimelshein 2018, Algorithm 3 (online softmax), with tiles in place of single scores.
+    Graded besides the values: no tile is kept, and nothing you compute is wider than a tile.
+    Source: Milakov and Gimelshein 2018, Algorithm 3 (online softmax), tiles in place of single scores.
     """
     # solution
     row_max, row_sum = None, None
@@ -92,13 +92,13 @@ def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
 # hint: Not before the last tile. So go through the tiles once for row_max and row_sum, and a second time to write the weights.
 # hint: First loop: `online_normalizer(x.split(tile, dim=-1))`. Second loop: out[..., start:start + tile] = exp(x[..., start:start + tile] - row_max) / row_sum, with the empty row guarded.
 def softmax_over_tiles(x: Tensor, tile: int) -> Tensor:
-    """Softmax over the last dimension that never holds more than a tile of a row: two passes instead of three.
+    """Softmax over the last dimension that never holds more than a tile of a row: two passes, not three.
 
     x        [..., N]  scores, any floating dtype; -inf marks a hidden key
     tile     columns held at a time; N need not be a multiple
     returns  [..., N]  as `safe_softmax`: a row of nothing but -inf becomes zeros
 
-    Graded besides the values: nothing you compute is wider than a tile (the output may be; it is written tile by tile).
+    Graded besides the values: nothing you compute is wider than a tile. (The output is; write it tile by tile.)
     Not allowed: torch's own softmax, log_softmax and logsumexp.
     Source: Milakov and Gimelshein 2018, Algorithm 3.
     """
@@ -123,7 +123,9 @@ def softmax_over_tiles(x: Tensor, tile: int) -> Tensor:
 # hint: Which state would you have if the K/V tiles you have seen were all the keys there are?
 # hint: Walk over the keys a tile at a time and keep (row_max, row_sum, acc). For each tile: scores, new maximum, rescale the old row_sum and acc, add the tile's share. Divide once, after the last tile.
 # hint: s = q @ k_tile.mT * scale; hidden scores become -inf; p = exp(s - shift); acc = acc * rescale[..., None] + p @ v_tile; at the end acc / row_sum, guarded where row_sum is 0.
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, tile: int = 64) -> Tensor:
+def tiled_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, tile: int = 64
+) -> Tensor:
     """Exact attention that looks at one tile of keys and values at a time.
 
     q        [..., N_Q, D]
@@ -133,8 +135,8 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
     tile     keys held at a time; N_KV need not be a multiple
     returns  [..., N_Q, D], same dtype
 
-    Graded besides the values: no matrix of scores wider than a tile. Not allowed: torch's softmax, logsumexp and
-    scaled_dot_product_attention.
+    Graded besides the values: no scores wider than a tile of keys.
+    Not allowed: torch's softmax, logsumexp and scaled_dot_product_attention.
     Source: FlashAttention-2, Algorithm 1, without the loop over tiles of queries.
     """
     # solution
@@ -170,8 +172,7 @@ def mend_tiled_attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 64) -> Ten
     tile     keys held at a time; N_KV need not be a multiple
     returns  [..., N_Q, D] = softmax(q @ k.mT / sqrt(D)) @ v, same dtype
 
-    It is the loop of a well-known note on FlashAttention (its section 2.1), written anew with its mistake kept.
-    Graded besides the values: still a loop over tiles, no matrix of scores wider than a tile.
+    Graded besides the values: still a loop over tiles, no scores wider than a tile.
     Source: FlashAttention, Algorithm 1, lines 10 to 13.
     """
     row_max = q.new_full(q.shape[:-1], -torch.inf)
@@ -203,7 +204,7 @@ def logsumexp_over_tiles(tiles: Iterable[Tensor]) -> Tensor:
     tiles    yields tensors [..., n] of scores, each once; n may differ; -inf marks a hidden key
     returns  [...], same dtype; -inf for a row of nothing but -inf
 
-    Graded besides the values: nothing you compute is wider than a tile.
+    Graded besides the values: no tile is kept, and nothing you compute is wider than a tile.
     Not allowed: torch's own softmax, log_softmax, logsumexp and logaddexp.
     Source: the log-sum-exp that FlashAttention-2 stores instead of the maximum and the sum, section 3.1.
     """

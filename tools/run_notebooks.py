@@ -28,12 +28,13 @@ CELL_LIMIT = 120
 
 @dataclass
 class Run:
-    """What one run of one notebook came to. `problems` is empty when it is as it should be."""
+    """What one run of one notebook came to. `problems` is empty when it is as it should be; `cells` are those of the run, with outputs."""
 
     name: str
     mode: str
     seconds: float
     problems: list[str] = field(default_factory=list)
+    cells: list[dict] = field(default_factory=list, repr=False)
 
 
 @contextmanager
@@ -51,14 +52,14 @@ def environment(**changed: str):
                 os.environ[key] = value
 
 
-def run(path: Path, mode: str, home: Path, root: Path = ROOT, limit: float = LIMIT) -> Run:
-    """Execute one notebook with its learner's folder at `home`; the notebook's file is not written."""
+def run(path: Path, mode: str, home: Path, root: Path = ROOT, limit: float = LIMIT, kernel: str = "python3") -> Run:
+    """Execute one notebook with its learner's folder at `home`; the notebook's file is not written. `kernel`: a name that Jupyter knows."""
     notebook = read_notebook(path)
-    result = Run(path.name, mode, 0.0)
+    result = Run(path.name, mode, 0.0, cells=notebook.cells)
     client = NotebookClient(
         notebook,
         timeout=CELL_LIMIT,
-        kernel_name="python3",
+        kernel_name=kernel,
         resources={"metadata": {"path": str(root / "notebooks")}},
         extra_arguments=["--Application.log_level=40"],  # ipykernel 7 warns of its own defaults at every start
     )
