@@ -8,34 +8,30 @@ Nothing here stops a notebook: no answer is an answer, and a file that cannot be
 Knows nothing of chapters or exercises.
 """
 
-import json
+import difflib
 import math
 import numbers
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from pathlib import Path
 
-from course_lib import paths
 from course_lib.cards import Card, framed, plain, rich, show
+from course_lib.guess import BadGuess, read_guess
+from course_lib.prediction_book import blank, changing, entry_of, now, retire
+from course_lib.words import number, unit_of
 
 BLUE, GREEN, ORANGE, GREY = "#2F86D6", "#0B7A45", "#D55E00", "#8B9198"
 _asked: dict[str, str] = {}  # the questions of this session, to notice one key used for two
-_unsaved: dict[str, dict] = {}  # guesses that could not be written
 
 
-class BadGuess(ValueError):
-    """A guess that is none; the message says what to give instead."""
-
-
-def predict(key: str, question: str, unit: str = "", choices: Sequence[str] | None = None, guess=None, least: float | None = 0) -> None:
+def predict(key: str, question: str | None = None, unit: str = "", choices: Sequence[str] | None = None, guess=None, least: float | None = 0) -> None:
     """Ask for a guess: a number box, or buttons where `choices` are given. guess=3 stores it without widgets.
 
     least: the smallest number that is possible (None: any). A stored guess is shown, and can be changed until `compare` has measured.
+    Without a question, the one that was asked under this key: `predict("ch03-passes", guess=3)` answers it.
     """
-    show(question_card(key, question, unit, choices, guess, least))
+    if question is None or question is ...:
+        show(_known_card(key, guess))
+    else:
+        show(question_card(key, question, unit, choices, guess, least))
 
 
 def compare(key: str, measured, unit: str | None = None, note: str = "") -> None:
@@ -50,11 +46,24 @@ def predictions() -> None:
 
 def forget(key: str) -> None:
     """Make room for a new guess; the old one moves to the history."""
-    with _changing() as (book, notices):
+    with changing() as (book, notices):
         entry = book.get(key)
         if entry:
-            _retire(entry)
+            retire(entry)
     show(Card(framed(rich(" ".join(notices) or "The question is open again.")), " ".join(notices) or "The question is open again."))
+
+
+def _known_card(key: str, guess) -> Card:
+    """The card of a question that was asked before, now or in an earlier session; a sentence where there is none."""
+    with changing(write=False) as (book, notices):
+        asked = {name: entry for name, entry in book.items() if entry["question"]}
+    if isinstance(key, str) and key in asked:
+        entry = asked[key]
+        return question_card(key, entry["question"], entry["unit"], entry["choices"], guess, entry["least"])
+    near = difflib.get_close_matches(str(key), asked, n=1)
+    offer = f"Did you mean {near[0]!r}?" if near else "Run the cell that asks it first."
+    words = " ".join([f"predict: no question with the key {key!r} has been asked. {offer}", *notices])
+    return Card(framed(rich(words), ORANGE, status=True), words)
 
 
 def question_card(key: str, question: str, unit: str = "", choices: Sequence[str] | None = None, guess=None, least: float | None = 0) -> Card:
@@ -63,18 +72,15 @@ def question_card(key: str, question: str, unit: str = "", choices: Sequence[str
     notices = []
     if _asked.setdefault(key, question) != question:
         notices.append(f"The key {key!r} was used for another question in this notebook ({_asked[key]!r}). Give each question its own key.")
-    notices += _opened(key, question, unit, choices)
+    notices += _opened(key, question, unit, choices, least)
     if guess is not None:
         notices.append(save_guess(key, guess, choices, unit, least))
-    entry, _ = _entry(key)
+    entry, _ = entry_of(key)
     status = _status(entry, unit)
     say = [*notices, *([] if guess is not None and notices and status in notices[-1] else [status])]
     head = f"**Predict:** {question}{f' ({unit})' if unit and not choices else ''}"
-    how = (
-        f"To answer without a box: predict({key!r}, ..., guess={choices[0]!r})"
-        if choices
-        else f"To answer without a box: predict({key!r}, ..., guess=12)"
-    )
+    example = f'"{choices[0]}"' if choices else "12"
+    how = f'To answer without a box: `predict("{key}", guess={example})`'
     lines = [head, *([f"Choices: {'; '.join(choices)}"] if choices else []), *say]
     lines += [] if entry.get("guess") is not None else [how]
     body = "".join(f"<div>{rich(line)}</div>" for line in lines)
@@ -88,8 +94,8 @@ def save_guess(key: str, guess, choices: Sequence[str] | None = None, unit: str 
         value = read_guess(guess, choices, unit, least)
     except BadGuess as problem:
         return str(problem)
-    with _changing() as (book, notices):
-        entry = book.setdefault(key, _blank())
+    with changing() as (book, notices):
+        entry = book.setdefault(key, blank())
         if entry["measured"] is not None and entry["guess"] is not None:
             same = entry["guess"] == value
             return (
@@ -97,50 +103,24 @@ def save_guess(key: str, guess, choices: Sequence[str] | None = None, unit: str 
                 if same
                 else f"{_status(entry, unit)} The guess made before the measurement stays; forget({key!r}) opens the question again."
             )
-        entry.update(guess=value, at=_now(), unit=unit or entry["unit"])
+        entry.update(guess=value, at=now(), unit=unit or entry["unit"])
         entry["measured"] = entry["measured_at"] = None
     return " ".join([_status(book[key], unit), *notices])
-
-
-def read_guess(guess, choices: Sequence[str] | None = None, unit: str = "", least: float | None = 0):
-    """A guess as a number (or as one of the choices); BadGuess in a sentence otherwise."""
-    if choices:
-        match = [choice for choice in choices if str(guess).strip().lower() == choice.lower()]
-        if not match:
-            raise BadGuess(
-                f"Choose one of: {'; '.join(choices)}."
-                if str(guess).strip() in ("", "None")
-                else f"{str(guess)[:40]!r} is not one of the choices: {'; '.join(choices)}."
-            )
-        return match[0]
-    text = str(guess).strip().replace("\u2212", "-")
-    text = text[: -len(unit)].strip() if unit and text.lower().endswith(unit.lower()) else text
-    if not text:
-        raise BadGuess("The box is empty: type a number, then press Save. A rough guess is worth more than none.")
-    try:
-        value = float(text.replace(",", "").replace("_", "").replace(" ", ""))
-    except ValueError:
-        raise BadGuess(f"{text[:40]!r} is not a number: type one such as 12, 0.5 or 1e6{f', in {unit}' if unit else ''}.") from None
-    if isinstance(guess, bool) or not math.isfinite(value):
-        raise BadGuess(f"{text[:40]!r} cannot be compared with a measurement: type a finite number such as 12, 0.5 or 1e6.")
-    if least is not None and value < least:
-        raise BadGuess(f"{_words(value)} cannot be: the answer is at least {_words(least)}.")
-    return int(value) if value == int(value) and abs(value) < 2**53 else value
 
 
 def comparison_card(key: str, measured, unit: str | None = None, note: str = "") -> Card:
     """The card of `compare`. A guess that was made is kept together with the measurement."""
     measured = _plain_value(measured)
-    with _changing(write=False) as (book, notices):
-        entry = dict(book.get(key) or _blank())
+    with changing(write=False) as (book, notices):
+        entry = dict(book.get(key) or blank())
     unit = entry["unit"] if unit is None else unit
-    it_is = f"{_words(measured)}{f' {unit}' if unit else ''}"
+    it_is = _with_unit(measured, unit)
     if entry["guess"] is None:
         colour, sentence = GREY, f"You made no prediction; it is {it_is}."
     else:
-        with _changing() as (book, more):
+        with changing() as (book, more):
             if key in book:
-                book[key].update(measured=_storable(measured), measured_at=_now())
+                book[key].update(measured=_storable(measured), measured_at=now())
         notices = notices + more
         right, verdict = _judged(entry["guess"], measured)
         colour, sentence = (GREEN if right else ORANGE), f"You said {_words(entry['guess'])}. It is {it_is}{verdict}."
@@ -150,7 +130,7 @@ def comparison_card(key: str, measured, unit: str | None = None, note: str = "")
 
 def summary_card() -> Card:
     """The card of `predictions`: every question with guess, measurement and ratio, and the geometric mean of how far off they are."""
-    with _changing(write=False) as (book, notices):
+    with changing(write=False) as (book, notices):
         made = {key: entry for key, entry in book.items() if entry["guess"] is not None}
     if not made:
         words = " ".join(["No predictions yet: answer one of the boxes in a chapter, then run on.", *notices])
@@ -160,7 +140,7 @@ def summary_card() -> Card:
         ratio = _ratio(entry["guess"], entry["measured"])
         result = "not measured yet" if entry["measured"] is None else _words(entry["measured"])
         off = f"{ratio:.2f}" if ratio else ("" if entry["measured"] is None else ("right" if entry["guess"] == entry["measured"] else "wrong"))
-        rows.append((entry["question"] or key, _words(entry["guess"]), result, entry["unit"], off))
+        rows.append((entry["question"] or key, _words(entry["guess"]), result, unit_of(entry["measured"], entry["unit"]), off))
     lines = [calibration(made), *notices]
     cells = "".join(
         "<tr>"
@@ -205,21 +185,21 @@ def _checked(key: str, question: str, choices) -> tuple[str, ...] | None:
     return tuple(str(choice) for choice in choices)
 
 
-def _opened(key: str, question: str, unit: str, choices) -> list[str]:
+def _opened(key: str, question: str, unit: str, choices, least) -> list[str]:
     """Note the question; a guess given in another unit or from other choices moves to the history."""
-    with _changing(write=False) as (book, notices):
+    with changing(write=False) as (book, notices):
         entry = book.get(key)
-    wanted = {"question": question, "unit": unit, "choices": list(choices) if choices else None}
+    wanted = {"question": question, "unit": unit, "choices": list(choices) if choices else None, "least": least}
     if entry is None or all(entry[name] == value for name, value in wanted.items()):
         known = entry is not None
     else:
         known = False
     if known:
         return notices
-    with _changing() as (book, more):
-        entry = book.setdefault(key, _blank())
+    with changing() as (book, more):
+        entry = book.setdefault(key, blank())
         if entry["guess"] is not None and (entry["unit"], entry["choices"]) != (unit, wanted["choices"]):
-            _retire(entry)
+            retire(entry)
             more.append("This question has changed since you answered it: your earlier guess is kept in the history.")
         entry.update(wanted)
     return notices + more
@@ -227,12 +207,17 @@ def _opened(key: str, question: str, unit: str, choices) -> list[str]:
 
 def _status(entry: dict, unit: str) -> str:
     """Where the question stands, as a sentence."""
-    unit = f" {unit}" if unit and not entry.get("choices") else ""
-    if entry.get("guess") is None:
+    guess, measured, unit = entry.get("guess"), entry.get("measured"), "" if entry.get("choices") else unit
+    if guess is None:
         return "Not answered yet. Running on without an answer is fine."
-    if entry.get("measured") is None:
-        return f"You said {_words(entry['guess'])}{unit}. It can be changed until it is measured."
-    return f"You said {_words(entry['guess'])}{unit}; it was measured as {_words(entry['measured'])}{unit}."
+    if measured is None:
+        return f"You said {_with_unit(guess, unit)}. It can be changed until it is measured."
+    return f"You said {_with_unit(guess, unit)}; it was measured as {_with_unit(measured, unit)}."
+
+
+def _with_unit(value, unit: str) -> str:
+    """`2 reads`, `1 read`."""
+    return f"{_words(value)} {unit_of(value, unit)}".strip()
 
 
 def _judged(guess, measured) -> tuple[bool, str]:
@@ -272,123 +257,12 @@ def _words(value, digits: int = 4) -> str:
     """A value as the cards write it."""
     if isinstance(value, str | bool) or value is None:
         return str(value)
-    if math.isfinite(value) and (value == int(value) or abs(value) >= 10**digits) and abs(value) < 1e15:
-        return f"{round(value):,}"
-    return f"{value:.{digits}g}"
+    return number(value, digits)
 
 
 def _storable(value):
     """JSON has no nan and no infinity: they are kept as text."""
     return value if isinstance(value, str | bool | int) else float(value) if math.isfinite(value) else str(value)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _blank() -> dict:
-    return {"question": "", "unit": "", "choices": None, "guess": None, "at": None, "measured": None, "measured_at": None, "history": []}
-
-
-def _retire(entry: dict) -> None:
-    """Move what is there to the entry's history."""
-    if entry["guess"] is not None:
-        entry["history"].append({name: entry[name] for name in ("unit", "guess", "at", "measured", "measured_at")})
-    entry.update(guess=None, at=None, measured=None, measured_at=None)
-
-
-def _entry(key: str) -> tuple[dict, list[str]]:
-    with _changing(write=False) as (book, notices):
-        return dict(book.get(key) or _blank()), notices
-
-
-def _file() -> Path:
-    return paths.records() / "predictions.json"
-
-
-@contextmanager
-def _changing(write: bool = True):
-    """The book of predictions and the notices of reading it; written back at the end, one process at a time."""
-    notices: list[str] = []
-    with _locked(write):
-        stored, readable = _read(notices)
-        book = {**stored, **_unsaved}
-        yield book, notices
-        if write and readable:
-            _write(book, notices)
-        elif write:  # never over a file that could not be read
-            _unsaved.update(book)
-
-
-@contextmanager
-def _locked(write: bool):
-    """Two notebooks may answer at once: the second waits. Without file locks, or without a folder, it goes on."""
-    handle = None
-    if write:
-        try:
-            import fcntl
-
-            paths.records().mkdir(parents=True, exist_ok=True)
-            handle = open(paths.records() / "predictions.lock", "w")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
-    try:
-        yield
-    finally:
-        if handle:
-            handle.close()
-
-
-def _read(notices: list[str]) -> tuple[dict[str, dict], bool]:
-    """(the stored book, whether it may be replaced); a file that makes no sense is moved aside, and a notice says where."""
-    try:
-        data = json.loads(_file().read_text(encoding="utf-8"))
-        return {key: _sound(entry) for key, entry in data["predictions"].items()}, True
-    except FileNotFoundError:
-        return {}, True
-    except OSError as problem:
-        notices.append(f"Your predictions cannot be read ({problem.strerror}: {_file()}); what you answer now is kept until the kernel stops.")
-        return {}, False
-    except (ValueError, KeyError, TypeError, AttributeError):
-        aside = _file().with_name(f"predictions.broken-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}.json")
-        try:
-            os.replace(_file(), aside)
-            notices.append(f"The file of your predictions could not be understood. It was moved to {aside.name}, and a new one begins.")
-        except OSError as problem:
-            notices.append(f"The file of your predictions could not be understood, nor moved aside ({problem.strerror}: {_file()}).")
-            return {}, False
-        return {}, True
-
-
-def _sound(entry) -> dict:
-    """One entry with every field there and of the right kind; ValueError otherwise."""
-    whole = {**_blank(), **entry}
-    values = (whole["guess"], whole["measured"])
-    if (
-        not isinstance(whole["history"], list)
-        or not isinstance(whole["unit"], str)
-        or any(not isinstance(v, numbers.Real | str | None) for v in values)
-    ):
-        raise ValueError("an entry of another form")
-    return whole
-
-
-def _write(book: dict[str, dict], notices: list[str]) -> None:
-    """Replace the file in one move; a guess that cannot be written is kept for this session."""
-    temporary = None
-    try:
-        paths.records().mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=paths.records(), prefix="predictions.", suffix=".new", delete=False) as out:
-            temporary = Path(out.name)
-            json.dump({"version": 1, "predictions": book}, out, indent=1, ensure_ascii=False)
-        os.replace(temporary, _file())
-        _unsaved.clear()
-    except OSError as problem:
-        _unsaved.update(book)
-        notices.append(f"It could not be saved ({problem.strerror}: {_file()}); it is kept until the kernel stops.")
-        if temporary:
-            temporary.unlink(missing_ok=True)
 
 
 def _controls(key: str, head: str, unit: str, choices, least, say: list[str], guess) -> dict:
@@ -412,7 +286,8 @@ def _controls(key: str, head: str, unit: str, choices, least, say: list[str], gu
 
     save.on_click(keep)
     whole = widgets.VBox(
-        [widgets.HTML(f'<div style="line-height:1.5">{rich(head)}</div>'), (widgets.VBox if choices else widgets.HBox)([box, save]), said]
+        [widgets.HTML(f'<div style="line-height:1.5">{rich(head)}</div>'), (widgets.VBox if choices else widgets.HBox)([box, save]), said],
+        layout=widgets.Layout(margin="4px 0 16px 0"),  # two questions in one cell stay apart
     )
     whole.add_class("k-predict")
     return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": whole.model_id}}

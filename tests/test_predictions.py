@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import predictions
+from course_lib import prediction_book, predictions
 from course_lib.paths import ROOT, records
 from course_lib.predictions import compare, comparison_card, predict, question_card, save_guess, summary_card
 
@@ -21,9 +21,9 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path))
     predictions._asked.clear()
-    predictions._unsaved.clear()
+    prediction_book.unsaved.clear()
     yield tmp_path
-    predictions._unsaved.clear()
+    prediction_book.unsaved.clear()
 
 
 def stored() -> dict:
@@ -193,7 +193,7 @@ def test_a_full_disk_keeps_the_old_file(monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predictions.os, "replace", full)
+    monkeypatch.setattr(prediction_book.os, "replace", full)
     assert "No space left on device" in question_card("k", "How many?", guess=3).text
     assert stored()["old"]["guess"] == 1 and "k" not in stored()
     assert not list(records().glob("*.new"))
@@ -252,3 +252,101 @@ def test_the_box_saves(monkeypatch):
 
 def test_words_of_the_learner_are_escaped():
     assert "<script>" not in question_card("k", "1 < 2 <script>?", guess="<script>").html
+
+
+# ---------------------------------------------------------------- answering by key, and arithmetic
+
+
+@pytest.mark.parametrize("question", [..., None])
+def test_a_guess_typed_by_key_alone_is_stored(question):
+    question_card("k", "How many?", "MiB", least=None)
+    predictions._asked.clear()  # a new session
+    predict("k", question, guess=-12)
+    assert stored()["k"]["guess"] == -12 and stored()["k"]["question"] == "How many?" and stored()["k"]["unit"] == "MiB"
+
+
+def test_the_hint_that_is_shown_is_the_form_that_works(capsys):
+    shown = question_card("ch03-overflow", "From where on?").text
+    call = shown[shown.index("predict(") : shown.rindex(")") + 1]
+    assert call == 'predict("ch03-overflow", guess=12)'
+    eval(call, {"predict": predict})
+    assert "You said 12" in capsys.readouterr().out and stored()["ch03-overflow"]["guess"] == 12
+    shown = question_card("c", "Which?", choices=["a bit", "a lot"]).text
+    eval(shown[shown.index("predict(") : shown.rindex(")") + 1], {"predict": predict})
+    assert stored()["c"]["guess"] == "a bit"
+
+
+def test_a_key_that_was_never_asked_is_said_in_a_sentence(capsys):
+    question_card("ch03-overflow", "From where on?")
+    predict("ch03-overfow", guess=12)
+    assert "Did you mean 'ch03-overflow'?" in capsys.readouterr().out and "ch03-overfow" not in stored()
+    predict("else", ..., guess=12)
+    assert "Run the cell that asks it first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("exp(-2)", 0.1353352832366127),
+        ("2**7", 128),
+        ("2^7", 128),
+        ("4096*64*4/2**20", 1),
+        ("4,096*64", 262144),
+        ("4096 \u00d7 64", 262144),
+        ("log(8, 2)", 3),
+        ("math.sqrt(2) + pi - e", 1.8375230246832428),
+        ("-(3 + 1) * -1", 4),
+        ("1 024", 1024),
+        ("2**7 MiB", 128),
+    ],
+)
+def test_a_guess_may_be_arithmetic(typed, value):
+    save_guess("k", typed, unit="MiB")
+    assert stored()["k"]["guess"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("9**9**9**9", "too large"),
+        ("1/0", "divides by 0"),
+        ("__import__('os').getcwd()", "not a number"),
+        ("exp", "not a number"),
+        ("(-2)**0.5", "not a number"),
+        ("x + 1", "not a number"),
+        ("log(0)", "not a number"),
+        ("exp(1, 2)", "not a number"),
+        ("exp(x=1)", "not a number"),
+        ("'a'*9", "not a number"),
+        ("1+" * 90 + "1", "not a number"),
+        ("(" * 150, "not a number"),
+        ("2j", "not a number"),
+        ("torch.nn.exp(1)", "not a number"),
+        ("1e400*0", "finite"),
+    ],
+)
+def test_arithmetic_that_is_none_stores_nothing(typed, words):
+    assert words in save_guess("k", typed) and not (records() / "predictions.json").exists()
+
+
+def test_one_of_a_unit_is_singular():
+    question_card("k", "How often?", "reads", guess=1)
+    assert "You said 1 read. It can" in question_card("k", "How often?", "reads").text
+    assert "It is 1 read: exactly" in comparison_card("k", 1).text
+    assert "It is 3 reads: 3 times" in comparison_card("k", 3).text
+
+
+def test_measured_numbers_have_no_exponent():
+    question_card("k", "How long?", "ms", guess=2000)
+    assert "It is 1,850 ms" in comparison_card("k", 1850.4).text and "it was measured as 1,850 ms" in question_card("k", "How long?", "ms").text
+
+
+def test_two_questions_in_one_cell_do_not_touch():
+    widgets = pytest.importorskip("ipywidgets")
+    card = question_card("k", "How many?")
+    view = widgets.Widget._all_widgets if hasattr(widgets.Widget, "_all_widgets") else None
+    from ipywidgets.widgets import widget
+
+    known = getattr(widget, "_instances", None) or view or widgets.Widget.widgets
+    outer = known[card.extra[WIDGET]["model_id"]]
+    assert outer.layout.margin.split()[2] != "0"

@@ -12,6 +12,7 @@ import __future__
 import ast
 import builtins
 import dis
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
@@ -84,7 +85,9 @@ def from_file(name: str, text: str, where: str, stubs: Mapping[str, str] | None 
 def require_python(text: str, where: str) -> None:
     """AnswerError with the line shown, where the text is no Python."""
     try:
-        ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a string is no reason to speak here
+            compile(ast.parse(text), where, "exec", dont_inherit=True)  # the parser lets a `return` outside a function pass
     except SyntaxError as error:
         raise AnswerError("syntax", syntax_sentence(error, text, where)) from None
     except ValueError:  # a NUL byte

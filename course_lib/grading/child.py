@@ -24,6 +24,7 @@ from course_lib.grading import wire
 from course_lib.grading.arena import Arguments
 from course_lib.grading.observe import settle, watched
 from course_lib.grading.spec import Evidence
+from course_lib.states import SoftmaxState
 
 try:
     import triton  # noqa: F401  imported before the fork, so that children need not
@@ -165,7 +166,7 @@ class Server:
         return {**reply, "evidence": asdict(evidence)}
 
     def _taken(self, value: Any, problems: list[str], depth: int) -> Any:
-        """What the answer returned, as far as it is plain: tensors detached, tuples of any kind as tuples."""
+        """What the answer returned, as far as it is plain: tensors detached, tuples of other kinds as tuples."""
         kind = type(value)
         if depth > 8:
             raise Refused("something nested more than 8 deep")
@@ -181,6 +182,8 @@ class Server:
             raise Refused(f"a {_plain(lambda k: k.__name__, kind)}, a subclass of Tensor")
         if isinstance(value, tuple) or kind is list:
             parts = [self._taken(part, problems, depth + 1) for part in value]
+            if getattr(kind, "_fields", None) == SoftmaxState._fields and len(parts) == len(SoftmaxState._fields):
+                return SoftmaxState(*parts)  # a class of the answer's own with the same fields does as well
             return parts if kind is list else tuple(parts)
         if kind is dict:
             return {self._taken(name, problems, depth + 1): self._taken(part, problems, depth + 1) for name, part in value.items()}

@@ -20,6 +20,7 @@ from course_lib.states import SoftmaxState
 
 __all__ = ["Finding", "Target", "close", "describe", "in_float64", "judge", "leaves", "mapped", "names", "number", "said", "targets", "ulp"]
 
+BARE_STATE = "Return a SoftmaxState(row_max, row_sum, acc): what came back is a plain tuple of three."
 MAX_FACTOR, MAX_ULPS, RMS_FACTOR, RMS_ULPS = 3.0, 2.0, 1.5, 1.0
 
 
@@ -91,6 +92,15 @@ def in_float64(tree: Any) -> Any:
     return mapped(tree, lambda x: x.double() if x.is_floating_point() else x.clone())
 
 
+def _bare_state(got: Any, expected: Any) -> bool:
+    """Whether a plain tuple or list stands where a SoftmaxState belongs: whoever reads `.row_max` of it stops. The forms are the same."""
+    if isinstance(expected, SoftmaxState):
+        return not isinstance(got, SoftmaxState)
+    if isinstance(expected, dict):
+        return any(_bare_state(got[key], expected[key]) for key in expected)
+    return isinstance(expected, list | tuple) and any(map(_bare_state, got, expected))
+
+
 def _same_form(got: Any, expected: Any) -> bool:
     """Tuples of any kind and lists stand for each other; a list in place of a tensor does not."""
     if isinstance(expected, dict):
@@ -149,7 +159,10 @@ def _rms(error: Tensor) -> float:
 def judge(got: Any, reference: Any, wanted: list[Target], returns: str = "a tensor") -> list[Finding]:
     """Everything that is wrong with a result; an empty list where it is right. Form first, then shape and dtype, then values."""
     if not _same_form(got, reference):
-        return [Finding("type", f"expected {returns}, got {said(got)}.")]
+        missing = " Is a `return` missing?" if got is None else ""
+        return [Finding("type", f"expected {returns}, got {said(got)}.{missing}")]
+    if _bare_state(got, reference):
+        return [Finding("type", BARE_STATE)]
     pairs = list(zip(leaves(got), wanted, strict=True))
     contract = [finding for i, (leaf, target) in enumerate(pairs) if (finding := _contract(i, leaf, target))]
     return contract or [finding for i, (leaf, target) in enumerate(pairs) if (finding := _values(i, leaf, target))]

@@ -7,12 +7,12 @@ broken promises about the arguments; results that are remembered; properties; ru
 from collections.abc import Callable
 
 from course_lib.grading.mutants import Mutants, by_rule
-from course_lib.grading.sentences import Outcome, contract, not_finite, sentence, upper, values
+from course_lib.grading.sentences import Outcome, at_line, contract, not_finite, sentence, upper, values
 from course_lib.grading.spec import Property
 from course_lib.grading.trial import Findings, Trial
 from course_lib.grading.verdict import Diagnosis
 
-_STALE = "Your function gave the same numbers for two different inputs of the same shape. A result must be computed from the arguments of this call."
+NOT_KNOWN = "It is none of the mistakes this check knows by name."
 _REMEMBERED = (
     "Called again with other numbers in the same tensors, your function returned the first call's result. "
     "Nothing may be remembered by a tensor's identity, address or shape."
@@ -23,7 +23,7 @@ def not_loaded(failure: dict) -> Diagnosis:
     """The text is Python, and running it failed."""
     if failure["kind"] == "missing":
         return Diagnosis("missing", f"{upper(failure['message'])}.")
-    line = f" (line {failure['frames'][-1][0]}: `{failure['frames'][-1][2]}`)" if failure["frames"] else ""
+    line = f" ({at_line(failure)})" if failure["frames"] else ""
     said = f"{failure['type']}: {failure['message'][:300]}{line}"
     return Diagnosis("load", f"Your answer could not be loaded: {said}. Each answer must run on its own, imports included.")
 
@@ -74,8 +74,6 @@ def _wrong_values(trial: Trial, found: Findings, first: Outcome, memo: dict) -> 
     mutant = _mutants(trial, found, memo).explaining(found.outcomes)
     if mutant:
         return Diagnosis(mutant.id, f"{values(first, whole=False)} {mutant.message} {where}")
-    if trial.says_the_same(first):
-        return Diagnosis("stale", f"{_STALE} {where}")
     problems = [problem for outcome in found.outcomes if outcome.reply for problem in outcome.reply.problems]
     if problems:
         return _by_contract(trial, problems[0], f"{values(first)} {contract(problems)}", first)
@@ -84,7 +82,7 @@ def _wrong_values(trial: Trial, found: Findings, first: Outcome, memo: dict) -> 
         return Diagnosis(special[0], f"{special[1]} {where}")
     multiple = first.findings[0].multiple
     error = f" The largest error is {multiple:,.0f} times that of plain PyTorch." if 3 < multiple < 1e4 else ""
-    return Diagnosis("unknown", f"{values(first)}{error} None of the common mistakes explains it. {where}")
+    return Diagnosis("unknown", f"{values(first)}{error} {NOT_KNOWN} {where}")
 
 
 def _late(trial: Trial, late: Outcome) -> Diagnosis:

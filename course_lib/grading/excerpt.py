@@ -29,7 +29,7 @@ def of(outcome: Outcome, exercise: Exercise) -> dict:
 
 def traceback(failure: dict) -> str:
     """The answer's own frames, as Python prints them."""
-    lines = [part for number, where, source in failure["frames"] for part in (f"  line {number}, in {where}", f"    {source}")]
+    lines = [part for where, source in failure["frames"] for part in (f"  {where or 'outside every definition'}", f"    {source}")]
     return "\n".join([*lines, f"{failure['type']}: {failure['message']}"])
 
 

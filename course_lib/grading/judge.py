@@ -19,7 +19,7 @@ from dataclasses import asdict
 import torch
 
 from course_lib import hardware
-from course_lib.grading import catalogue, diagnose, excerpt
+from course_lib.grading import catalogue, diagnose, excerpt, lines
 from course_lib.grading.servers import Servers
 from course_lib.grading.trial import Findings, Trial
 from course_lib.grading.verdict import Diagnosis, Verdict
@@ -126,9 +126,9 @@ def _unreadable(text: str, name: str) -> Diagnosis | None:
         compile(text, "answer", "exec", dont_inherit=True)
         tree = ast.parse(text)
     except SyntaxError as error:
-        line = (error.text or "").strip()
-        shown = f": `{line[:120]}`" if line else ""
-        return Diagnosis("syntax", f"Your answer is not Python yet: {error.msg}, line {error.lineno}{shown}.")
+        where, line = lines.place(text, error.lineno or 0), (error.text or "").strip()
+        shown = ": ".join(part for part in (where, f"`{line[:120]}`" if line else "") if part)
+        return Diagnosis("syntax", f"Your answer is not Python yet: {error.msg}{', ' if shown else ''}{shown}.")
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         return Diagnosis("syntax", f"Your answer cannot be read as Python ({type(error).__name__}: {error}).")
     bound = {getattr(node, "name", None) for node in tree.body}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from course_lib.grading import servers as servers_module
-from course_lib.grading import wire
+from course_lib.grading import lines, wire
 from course_lib.grading.servers import Output, Servers, environment
 from course_lib.grading.spec import Evidence
 
@@ -47,13 +47,14 @@ def _text(said: Any, most: int) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:most].encode("utf-8", "replace").decode())
 
 
-def _failure(said: Any) -> dict | None:
-    """A failure with the fields and types it should have, whatever the child sent."""
+def _failure(said: Any, text: str = "") -> dict | None:
+    """A failure with the fields and types it should have, whatever the child sent. frames: [place in `text`, the line itself]."""
     if said is None or said == {}:
         return None
     said = said if isinstance(said, dict) else {}
     rows = said.get("frames") if isinstance(said.get("frames"), list) else []
-    frames = [[row[0], _text(row[1], 80), _text(row[2], 200)] for row in rows[-8:] if isinstance(row, list) and len(row) == 3 and type(row[0]) is int]
+    rows = [row for row in rows[-8:] if isinstance(row, list) and len(row) == 3 and type(row[0]) is int]
+    frames = [[lines.place(text, row[0]), _text(row[2], 200)] for row in rows]
     return {"kind": _text(said.get("kind"), 20), "type": _text(said.get("type"), 80), "message": _text(said.get("message"), 2000), "frames": frames}
 
 
@@ -81,6 +82,7 @@ class AnswerProcess:
     def __init__(self, servers: Servers, exercise: str, seconds: float, flavour: str = "interpret", device: str = "cpu", triton: bool = False):
         self.flavour, self.device, self.triton = flavour, device, triton
         self._calls = 0
+        self._texts: dict[str, str] = {}
         self._end: dict = {}
         started = time.monotonic()
         if servers_module.FORKS:
@@ -121,9 +123,9 @@ class AnswerProcess:
 
     def load(self, key: str, text: str, name: str, deadline: float) -> dict | None:
         """Execute a text in the child; None, or how that failed."""
-        return _failure(
-            self._exchange({"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}, deadline).get("failure")
-        )
+        self._texts[key] = text
+        request = {"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}
+        return _failure(self._exchange(request, deadline).get("failure"), text)
 
     def call(self, key: str, args: tuple, kwargs: dict, layout: str, deadline: float, again: bool = False) -> Reply:
         """Call a loaded answer. `again`: in the memory of the last call, refilled."""
@@ -141,9 +143,8 @@ class AnswerProcess:
         evidence = _evidence(data.get("evidence"))
         evidence.printed = self.output.text()
         problems = data.get("problems")
-        return Reply(
-            data.get("result"), _failure(data.get("failure")), [_text(p, 40) for p in problems] if isinstance(problems, list) else [], evidence
-        )
+        seen = [_text(p, 40) for p in problems] if isinstance(problems, list) else []
+        return Reply(data.get("result"), _failure(data.get("failure"), self._texts.get(key, "")), seen, evidence)
 
     def _exchange(self, request: dict | None, deadline: float) -> dict:
         if self._end:

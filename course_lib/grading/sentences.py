@@ -114,8 +114,7 @@ def _ended(ended: Ended, limit: float) -> str:
 def _failed(failure: dict, returns: str) -> str:
     kind, message, line = failure["kind"], failure["message"], ""
     if failure.get("frames"):
-        number, _, source = failure["frames"][-1]
-        line = f" (line {number}: `{source}`)"
+        line = f" ({at_line(failure)})"
     if kind == "type":
         return f"Expected {returns}, got {message}."
     if kind == "exit":
@@ -129,6 +128,12 @@ def _failed(failure: dict, returns: str) -> str:
     if failure["type"] == "NotImplementedError" and "is not written yet" in message:
         return f"The stub's first line is still there{line}. Delete it: it raises NotImplementedError before your code runs."
     return f"Your function raised {failure['type']}: {message[:300].strip() or '(no message)'}{line}."
+
+
+def at_line(failure: dict) -> str:
+    """The innermost line of the answer's own: "line 3 of merge_states: `...`", without a number outside every definition."""
+    where, source = failure["frames"][-1]
+    return f"{where}: `{source}`" if where else f"`{source}`"
 
 
 def _memory(message: str) -> str:

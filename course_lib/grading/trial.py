@@ -155,17 +155,6 @@ class Trial:
         outcome.stale = same and bool(outcome.findings)
         return outcome
 
-    def says_the_same(self, outcome: Outcome) -> bool:
-        """Whether other numbers in the same shapes bring the very same result, though they should not."""
-        other = next((probe for probe in self.probes(other=True) if probe.name == outcome.name), None)
-        if other is None or self.deadline < time.monotonic():
-            return False
-        second = self.outcome(other.name, other)
-        tensors = [leaf for leaf in compare.leaves(outcome.reply.result) if isinstance(leaf, torch.Tensor)]
-        if not (second.reply and second.findings and all(bool(leaf.isfinite().all()) for leaf in tensors)):
-            return False
-        return same_bits(outcome.reply.result, second.reply.result) and not same_bits(outcome.reference, second.reference)
-
     def property_generator(self, item: Property) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed + 2 + self.material.properties.index(item))
 
