@@ -31,6 +31,7 @@ from dataclasses import dataclass
 HEADER = re.compile(
     r"^# %% exercise (?P<name>\w+) \| (?P<level>core|more) \| (?P<minutes>\d+) minutes \| (?P<points>\d+) points? \| (?P<kind>torch|triton|model|python)$"
 )
+RECORD = "# as generated:"  # the last line of a generated file of stubs: the digest of each section
 SECTION = re.compile(r"^# ==== (?P<name>\w+) ====.*$")
 
 
@@ -175,6 +176,18 @@ def normalised(code: str) -> str:
 def fingerprint(code: str) -> str:
     """A short stable hash of the normalised text."""
     return hashlib.sha256(normalised(code).encode()).hexdigest()[:16]
+
+
+def digest(text: str) -> str:
+    """The hash by which a generated text is recognised; blank space at line ends and at both ends does not count."""
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def recorded(text: str) -> dict[str, str]:
+    """The digests that a generated file of stubs was written with: {section: digest}; empty where it carries none."""
+    line = next((line for line in reversed(text.splitlines()) if line.startswith(RECORD)), "")
+    return dict(re.findall(r"(\w+) ([0-9a-f]{12})(?:,|$)", line))
 
 
 def comments(code: str) -> list[str]:

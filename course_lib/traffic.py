@@ -28,6 +28,9 @@ class Launch:
     tensors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     bytes_loaded: int = 0
     bytes_stored: int = 0
+    signature: dict[str, str] = field(default_factory=dict)  # what the compiler is told of each argument; empty where it cannot be said
+    constants: dict = field(default_factory=dict)  # the values of those that are "constexpr" there
+    options: dict = field(default_factory=dict)  # num_warps and the like
 
 
 @contextmanager
@@ -72,6 +75,8 @@ def counted() -> Iterator[list[Launch]]:
         launches.append(Launch(self.fn.__name__, tensors={name: _extent(name, x) for name, x in tensors.items() if isinstance(x, torch.Tensor)}))
         values = {name: parameter.default for name, parameter in inspect.signature(self.fn).parameters.items()} | values
         launches[-1].constexprs = {name: values[name] for name in self.constexprs if isinstance(values.get(name), int | float | bool | str)}
+        launches[-1].signature, launches[-1].constants = _signature(self.arg_names, self.constexprs, values)
+        launches[-1].options = {name: value for name, value in kwargs.items() if name not in self.arg_names and type(value) is int}
         return call(self, *args, **kwargs)
 
     wrapped = {
@@ -91,6 +96,42 @@ def counted() -> Iterator[list[Launch]]:
         for name, function in kept.items():
             setattr(type(builder), name, function)
         executor.__call__ = call
+
+
+_POINTERS = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8", "bool": "i1"}
+
+
+def _signature(names: list[str], constexprs: list[str], values: dict) -> tuple[dict[str, str], dict]:
+    """(type of each argument, values of the constant ones) as the compiler gets them for this launch; ({}, {}) where one has no such form."""
+    types, constants = {}, {}
+    for name in names:
+        value = values.get(name)
+        kind = "constexpr" if name in constexprs or value is None else _type(value)
+        if kind == "constexpr":
+            value = _dtype(value) if type(value).__name__ == "dtype" else value
+            if not (value is None or isinstance(value, int | float | str)):
+                return {}, {}
+            constants[name] = value
+        if not kind:
+            return {}, {}
+        types[name] = kind
+    return types, constants
+
+
+def _dtype(value) -> str:
+    """A Triton dtype by the name it has in triton.language."""
+    return "tl." + {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}.get(str(value), str(value))
+
+
+def _type(value) -> str:
+    if isinstance(value, torch.Tensor):
+        name = str(value.dtype).removeprefix("torch.")
+        return "*" + _POINTERS.get(name, name.replace("int", "i")) if name in _POINTERS or name.startswith("int") else ""
+    if isinstance(value, bool):
+        return "i1"
+    if isinstance(value, int):
+        return "constexpr" if value == 1 else "i32" if -(2**31) <= value < 2**31 else "i64"  # 1 is compiled in, as at a real launch
+    return "fp32" if isinstance(value, float) else ""
 
 
 def _extent(name: str, x: torch.Tensor) -> tuple[int, int, int]:

@@ -46,6 +46,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(book, "exercise_file", lambda exercise: folder / "exercises" / book.catalogue.file_of(exercise.chapter))
     api._asked.clear()
     api._seen.clear()
+    monkeypatch.setattr(api, "last_verdict", None)
     return folder
 
 

@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-COLAB_STACK = {"ipython": "7.34.0", "ipykernel": "6.17.1", "ipywidgets": "7.7.1", "matplotlib": "3.10.0", "numpy": "2.1.3"}  # as in its image of 2026-08
+COLAB_STACK = {
+    "ipython": "7.34.0",
+    "ipykernel": "6.17.1",
+    "ipywidgets": "7.7.1",
+    "matplotlib": "3.10.0",
+    "numpy": "2.1.3",
+}  # as in its image of 2026-08
 COLAB = {"torch": "2.11.0", "triton": "3.6.0", **COLAB_STACK}
 H200 = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.5.0"}
 

@@ -222,3 +222,14 @@ def test_the_text_runs_in_a_fresh_process(tmp_path):
     path = tmp_path / "answer.py"
     path.write_text(build("f", cells("import math", "W = math.pi", "def f():\n    return W")) + "\nprint(f())\n")
     assert subprocess.run([sys.executable, str(path)], capture_output=True, text=True).stdout.startswith("3.14")
+
+
+@pytest.mark.parametrize("text", ["x = 1\nreturn x\n", "def f():\n    break\n", "def f(x):\n    global x\n"])
+def test_what_only_the_compiler_refuses_is_said_with_the_files_own_line(text):
+    with pytest.raises(AnswerError, match="mine.py, line 2 is not valid Python"):
+        from_file("f", text, "mine.py")
+
+
+def test_an_odd_escape_in_a_string_is_no_reason_to_speak(recwarn):
+    require_python("x = '\\d'\nassert (x, 'always true')\n", "mine.py")
+    assert not recwarn.list

@@ -196,3 +196,49 @@ def test_a_judge_that_does_not_start_is_a_panel(home, fake_judge, capsys):
     book.write_section(catalogue.find("merge_states"), "def merge_states(a, b):\n    return 'CRASH'\n")
     course_lib.check("merge_states")
     assert "The grader itself could not run" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- without an argument, and one chapter
+
+
+def test_without_a_name_they_say_what_to_give(home, fake_judge, capsys):
+    for call, name in ((course_lib.check, "check"), (course_lib.solution, "solution"), (course_lib.hint, "hint")):
+        assert call() is None
+        out = capsys.readouterr().out
+        assert out.startswith(f"{name} needs the name of an exercise") and f'{name}("' in out
+    assert not fake_judge.asked
+
+
+def test_after_a_check_the_name_offered_is_that_of_the_last(home, fake_judge, capsys):
+    course_lib.check("merge_states")
+    course_lib.check()
+    assert 'check("merge_states")' in capsys.readouterr().out and api.last_verdict.exercise == "merge_states"
+
+
+def test_progress_of_one_chapter(home, capsys):
+    for number in (3, "3", "03", " 03 "):
+        assert course_lib.progress(number) is None
+        out = capsys.readouterr().out
+        assert "merge_states" in out and f"of {sum(e.points for e in catalogue.of_chapter(3))} points" in out
+    for wrong in (99, "three", 3.0, True, None.__class__, "-3"):
+        course_lib.progress(wrong)
+        out = capsys.readouterr().out
+        assert out.startswith("progress takes the number of a chapter") and 'progress("' in out
+
+
+# ---------------------------------------------------------------- the judge is warm before the first check
+
+
+def test_the_judge_is_started_in_the_background_of_a_kernel_only(home):
+    client = (
+        "import sys, types\nclient = types.ModuleType('course_lib.grading.client')\nstarted = []\nclass J:\n    def start(self): started.append(1)\n"
+    )
+    client += "client.get_judge = J\nsys.modules['course_lib.grading.client'] = client\n"
+    show = "import time; time.sleep(0.3)\nfrom IPython.display import display, HTML\ndisplay(HTML(str(started)))"
+    fresh = "sys.modules.pop('course_lib.grading.api', None)\n"
+    kernel = "from IPython import get_ipython\nget_ipython().kernel = object()\n"
+    in_terminal, in_kernel, broken = (
+        session(home, client + extra + fresh + "import course_lib.grading.api", show) for extra in ("", kernel, kernel + "client.get_judge = None\n")
+    )
+    assert "[]" in in_terminal[-1]["html"] and "[1]" in in_kernel[-1]["html"]
+    assert broken[0]["error"] is None and "[]" in broken[-1]["html"]

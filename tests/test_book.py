@@ -228,6 +228,17 @@ def test_reset_saves_first_and_says_where(home, merge):
     assert book.reset(merge) == [] and book.adopt(merge) is None
 
 
+def test_reset_of_the_last_exercise_keeps_the_files_record(home):
+    last = catalogue.of_chapter(3)[-1]
+    pristine = (catalogue.paths.ROOT / "exercises" / CHAPTER).read_text()
+    path = stub_file(home, lambda _: written(pristine, last.name))
+    assert source.recorded(pristine) and path.read_text() != pristine
+    (done,) = book.reset(last)
+    assert path.read_text() == pristine
+    assert source.RECORD not in history(home, last.name)["reset.py"] and "'RIGHT'" in history(home, last.name)["reset.py"]
+    assert book.reset(last) == []
+
+
 def test_reset_leaves_a_file_alone_whose_header_is_gone(home, merge):
     path = stub_file(home, lambda text: written(text).replace("# %% exercise merge_states", "# merge_states"))
     before = path.read_text()
@@ -305,7 +316,7 @@ def test_what_comes_next_is_core_first(home, fake_judge, softmax):
     assert progress.next_exercise().name == "safe_softmax"
     attempt.grade(softmax, RIGHT.format(name="safe_softmax"))
     assert progress.next_exercise(softmax).name == "online_normalizer"
-    for exercise in catalogue.of_chapter(3):
+    for exercise in catalogue.exercises().values():
         if exercise.level == "core":
             attempt.grade(exercise, RIGHT.format(name=exercise.name))
     assert progress.next_exercise().level == "more"

@@ -17,17 +17,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from conftest import MINI_COURSE
 from other_machines import COLAB_STACK, need_index, pip
 
+from course_lib.grading.catalogue import solution_text
+from course_lib.source import parse_exercises
 from tools import run_notebooks
 from tools.pins import TORCH_NEEDS, pyproject
 from tools.sync import ROOT, solved
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
 BORROWED = ("torch*", "functorch*", "triton*", "nvidia*", "cuda*")  # with the CUDA packages that torch's build for GPUs loads
 NOTEBOOKS = ("00_start_here", "03_online_softmax")
 KERNEL = "colab-stack"
 LIMIT = 120.0  # seconds a notebook; the course's own limit is held by test_notebooks_run.py
+
+
+def on_the_stack(test):
+    """It installs packages, and a notebook on two stacks takes its time."""
+    return pytest.mark.network(pytest.mark.slow(pytest.mark.timeout(600)(test)))
 
 
 def wanted() -> list[str]:
@@ -88,6 +95,7 @@ def runs(tmp_path_factory, colab):
     return run
 
 
+@on_the_stack
 def test_it_is_colab_s_stack(colab):
     """Its own packages come before what is borrowed, and the borrowed torch and triton work with its numpy."""
     code = (
@@ -101,7 +109,19 @@ def test_it_is_colab_s_stack(colab):
     assert json.loads(run.stdout) == COLAB_STACK
 
 
-@pytest.mark.timeout(600)
+@on_the_stack
+def test_an_interpreted_kernel_is_graded_there(colab, tmp_path):
+    """triton's interpreter computes with numpy: a kernel's solution passes with Colab's."""
+    source = MINI_COURSE / "solutions" / "ch90_mini.py"
+    (kernel,) = [exercise for exercise in parse_exercises(source.read_text(encoding="utf-8"), 90, source.name) if exercise.kind == "triton"]
+    (tmp_path / "answer.py").write_text(solution_text(kernel), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_HOME": str(tmp_path / "home"), "COURSE_EXTRA": str(MINI_COURSE)}
+    command = [colab, "-m", "course_lib.commands.cli", "check", kernel.name, "--file", str(tmp_path / "answer.py"), "--json", "-"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-1500:]
+
+
+@on_the_stack
 @pytest.mark.parametrize("mode", ["unsolved", "solved"])
 @pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_a_notebook_runs_there(runs, stem, mode):
@@ -110,7 +130,7 @@ def test_a_notebook_runs_there(runs, stem, mode):
     assert not run.problems, run
 
 
-@pytest.mark.timeout(600)
+@on_the_stack
 @pytest.mark.parametrize("mode", ["unsolved", "solved"])
 def test_panels_are_the_same_as_on_the_newest_stack(runs, mode):
     """What check, hint, predict and the stepper show: the same tags, attributes and words; only numbers may differ."""

@@ -1,9 +1,11 @@
 """The tolerance rule and the sentences about where a result is wrong."""
 
+import math
+
 import pytest
 import torch
 
-from course_lib.grading import compare, wire
+from course_lib.grading import compare, excerpt, where, wire
 from course_lib.grading.spec import Tiles
 from course_lib.states import SoftmaxState
 
@@ -61,10 +63,18 @@ def test_form_comes_before_values():
     one = torch.ones(2, 3)
     assert found(one[0], one, one)[0].kind == "shape"
     assert found(one.half(), one, one)[0].sentence == "the result has the dtype float16; expected float32."
-    assert found([one], one, one)[0].sentence == "expected a tensor, got a list of 1 tensors."
+    assert found([one], one, one)[0].sentence == "expected a tensor, got a list of 1 tensor."
     assert found(None, one, one)[0].kind == "type"
+    assert found(None, one, one)[0].sentence == "expected a tensor, got None. Is a `return` missing?"
     state = SoftmaxState(one[0], one[0], one)
-    assert not found(tuple(state), state, state)
+    assert not found(state, state, state) and not found((state, one), (state, one), (state, one))
+    for plain in (tuple(state), list(state)):
+        (finding,) = found(plain, state, state)
+        kind = type(plain).__name__
+        assert finding.kind == "type" and finding.sentence == (
+            f"Return a SoftmaxState(row_max, row_sum, acc): what came back is a plain {kind} of three."
+        )
+        assert found((plain, one), (state, one), (state, one))[0].kind == "type"
     assert found((one[0], one[0]), state, state)[0].kind == "type"
     assert "`acc` has the shape" in found(SoftmaxState(one[0], one[0], one[0]), state, state)[0].sentence
 
@@ -165,3 +175,56 @@ def test_frames_carry_trees_bit_by_bit(tree):
 def test_nonsense_is_a_wire_error(header):
     with pytest.raises(wire.WireError):
         wire.unpack(header, b"abcd")
+
+
+# ---------------------------------------------------------------- numbers that can be read
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "said"),
+    [
+        (0.4127, 0.8809, "expected 0.4127, got 0.8809"),
+        (0.6352412, 0.6352458, "expected 0.63524, got 0.63525; they differ in the fifth digit: rounding, more than plain PyTorch's"),
+        (1.0, 1.0000001, "expected 1.0000000, got 1.0000001; they differ in the 8th digit: rounding, more than plain PyTorch's"),
+        (1.0, 1.00000000001, "expected 1.00000000, got 1.00000000; they differ by 1.0e-11: rounding, more than plain PyTorch's"),
+        (0.0, math.nan, "expected 0.0000, got NaN"),
+        (-math.inf, 3.0, "expected -inf, got 3.0000"),
+        (12345.6, 12345.9, "expected 12345.6, got 12345.9; they differ in the 6th digit: rounding, more than plain PyTorch's"),
+        (1234567.0, 123456.0, "expected 1.235e+06, got 123456"),
+        (0.00335, 0.00344, "expected 0.003350, got 0.003440"),
+        (3, 4, "expected 3, got 4"),
+    ],
+)
+def test_enough_digits_to_see_the_difference(expected, got, said):
+    assert where.expected_and_got(expected, got) == said
+
+
+def test_beside_nan_no_multiple_is_said():
+    reference = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    (finding,) = found(torch.tensor([[torch.nan, 2.0], [3.0, 4.0001]]), reference, reference + 1e-3)
+    assert finding.multiple == 0
+    (finding,) = found(torch.tensor([[1.5, 2.0], [3.0, 4.0]]), reference, reference + 1e-3)
+    assert finding.multiple == pytest.approx(500, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [(("query", "place"), "Wrong only in queries 0 and 2"), (("batch", "place"), "in batches"), ((), "only at 0 and 2 of dimension 0")],
+)
+def test_plurals_of_axes(axes, said):
+    reference = torch.zeros(4, 3)
+    got = reference.clone()
+    got[0] = got[2] = 1
+    assert said in compare.describe(got, reference, axes)
+
+
+def test_rows_show_the_digits_that_differ_and_fit_a_line():
+    expected = torch.rand(2, 12, dtype=torch.float64) + 0.5
+    got = expected.clone()
+    got[1, 9] += 3e-8
+    at = (1, 9)
+    rows = excerpt._rows(expected, got, got != expected, at)
+    assert len(rows[0]) == len(rows[1]) and sum(map(len, rows[0])) + 2 * len(rows[0]) <= 78
+    assert sum(one != other for one, other in zip(*rows, strict=True)) == 1
+    rows = excerpt._rows(expected, expected + 1, expected == expected, at)
+    assert len(rows[0]) == 8 and all(len(word) == 6 for word in rows[0])

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 
 def processes(judge: Judge) -> list[str]:
-    """Every process that descends, or once descended, from this judge's fork servers (they share its command line)."""
+    """Every process that descends, or once descended, from this judge's fork servers (they share its command line); not the servers."""
     lines = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -28,27 +28,27 @@ def processes(judge: Judge) -> list[str]:
                 )
             except (OSError, IndexError):
                 continue
-    servers = [line for line, parent in lines.values() if parent == judge._process.pid and "forkserver" in line]
+    servers = {pid: line for pid, (line, parent) in lines.items() if parent == judge._process.pid and "forkserver" in line}
     assert servers, "the judge has a fork server"
-    return [line for line, _ in lines.values() if line in servers]
+    return [line for pid, (line, _) in lines.items() if line in servers.values() and pid not in servers]
 
 
 def refused(judge: Judge, text: str, name: str = "row_shares"):
-    """The verdict on an answer that must not pass; afterwards only the fork server itself is left."""
+    """The verdict on an answer that must not pass; afterwards only the fork servers are left."""
     verdict = judge.check(name, text, seed=3)
     assert verdict.status != "passed" and verdict.points == 0
     assert verdict.diagnosis is not None and verdict.diagnosis.id != "internal", verdict.diagnosis
     deadline = time.monotonic() + 3
-    while len(processes(judge)) > 1 and time.monotonic() < deadline:
+    while processes(judge) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(processes(judge)) == 1, "a process of the answer is left"
+    assert not processes(judge), "a process of the answer is left"
     return verdict
 
 
 def passes(judge: Judge, text: str):
     verdict = judge.check("row_shares", text, seed=3)
     assert verdict.status == "passed", (verdict.diagnosis, verdict.details)
-    assert len(processes(judge)) == 1
+    assert not processes(judge)
     return verdict
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from other_machines import COLAB, H200, need_index, pip
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -20,9 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 PIP_ONLY = {"triton", "playwright"}  # not on conda-forge for every platform, or under another name
-COLAB = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.1.3", "matplotlib": "3.10.0"}
-COLAB |= {"ipython": "7.34.0", "ipykernel": "6.17.1", "ipywidgets": "7.7.1"}
-H200 = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.5.0"}
 
 PROJECT = pins.pyproject()["project"]
 REQUIREMENTS = [Requirement(text) for text in pins.requirements()]
@@ -142,15 +140,9 @@ def test_pins_merge_into_markers():
 # ---- the package index ----
 
 
-def pip(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, timeout=280)
-
-
 @pytest.fixture(scope="session")
 def index():
-    probe = pip("index", "versions", "packaging", "--retries", "0", "--timeout", "15")
-    if probe.returncode:
-        pytest.skip("pip reaches no package index from here, so the pins cannot be resolved")
+    need_index()
 
 
 @pytest.mark.network

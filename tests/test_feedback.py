@@ -193,3 +193,34 @@ def test_the_error_is_a_multiple_of_plain_pytorchs(value, words):
 def test_an_input_that_the_diagnosis_names_is_not_named_twice():
     said = verdict(diagnosis=Diagnosis("x", "Wrong. Smallest failing input: 2 tiles of 4 keys, seed 7."), cases=[])
     assert feedback.panel_text(said, EXERCISE).count("2 tiles of 4 keys") == 1
+
+
+# ---------------------------------------------------------------- evidence that can be read
+
+
+def test_the_seed_stands_in_one_place():
+    said = verdict(diagnosis=Diagnosis("x", "Wrong. Smallest failing input: 2 tiles of 4 keys, seed 7."))
+    assert feedback.panel_text(said, EXERCISE).count("seed") + feedback.panel_text(said, EXERCISE).count("Seed") == 1
+    assert "Seed" in feedback.panel_text(verdict(), EXERCISE)
+
+
+def test_a_sign_does_not_shift_the_columns():
+    details = {"expected_row": ["0.4127", "1.5000", "0.0000"], "got_row": ["-0.4127", "-11.5000", "NaN"]}
+    lines = feedback.panel_text(verdict(details=details), EXERCISE).splitlines()
+    expected, got = (next(line for line in lines if line.startswith(label)) for label in ("Expected:", "Got:"))
+    assert len(expected) == len(got) and [m.end() for m in re.finditer(r"\S+", expected)][1:] == [m.end() for m in re.finditer(r"\S+", got)][1:]
+
+
+@pytest.mark.parametrize(
+    ("multiple", "said"), [(0.0057, None), (0.0, None), (float("nan"), None), (1.0, "1 times"), (9.97, "10 times"), (4.2, "4.2 times")]
+)
+def test_a_multiple_below_one_is_not_said(multiple, said):
+    text = feedback.panel_text(verdict(details={"multiple": multiple}), EXERCISE)
+    assert (f"Largest error: {said} the error of plain PyTorch" in text) if said else "Largest error" not in text
+
+
+def test_the_input_of_the_case_is_folded_and_can_be_copied():
+    source = "x = torch.tensor([[0.5, -1.0],\n                  [2.0, 1.0]])\nrow_shares(x)"
+    page = feedback.panel_html(verdict(details={"input": source}), EXERCISE)
+    assert "The input of this case</summary>" in page and feedback.escape(source) in page
+    assert "The input of this case" not in feedback.panel_html(verdict("passed", details={"input": source}), EXERCISE)

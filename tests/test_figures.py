@@ -17,6 +17,13 @@ from course_lib.figures import online_softmax as figures
 
 SCORES = [0.5, 1.2, -0.4, 0.9, 1.0, 0.2, 1.4, 2.6, 0.3, -0.8, 1.9, 2.2, 1.1, 4.0, 0.6, 1.7]
 HIDDEN = -math.inf
+DTYPES = {
+    "naive, float32": [1e-7, 2e-7, 2e-7, 3e-7],
+    "naive, bfloat16": [4e-3, 5e-3, 5e-3, 6e-3],
+    "tiled, float32": [2e-7, 3e-7, 5e-7, 9e-7],
+    "tiled, bfloat16": [3e-3, 4e-3, 6e-3, 1e-2],
+    "cuDNN, float32": [1e-7, 1e-7, 1e-7, 1e-7],
+}
 DRAWINGS = {
     "tile_walk": lambda: figures.tile_walk(SCORES, 4),
     "tile_walk, a partial tile and hidden keys": lambda: figures.tile_walk([HIDDEN] * 4 + SCORES[:9], 4),
@@ -36,7 +43,13 @@ DRAWINGS = {
     "error_vs_float64": lambda: figures.error_vs_float64(
         [16, 256, 4096], {"plain": [1e-7, 2e-7, 4e-7], "tiled": [1e-7, 1.5e-7, 2e-7], "float16": [1e-3, math.nan, math.nan]}
     ),
+    "error_vs_float64, two dtypes": lambda: figures.error_vs_float64([512, 1024, 2048, 4096], DTYPES),
+    "peak_memory": lambda: figures.peak_memory([512, 1024, 2048, 4096], {"naive": [4.0, 16.0, 64.0, 256.1], "tiled": [0.7, 1.5, 3.0, 6.1]}),
+    "peak_memory, one line": lambda: figures.peak_memory([512, 4096], {"tiled": [0.7, 6.1]}),
+    "peak_memory, one length": lambda: figures.peak_memory([512], {"tiled": [0.7], "naive": [6.0]}),
     "tiled_attention_map": lambda: figures.tiled_attention_map(4096, 4096, 64),
+    "tiled_attention_map, one tile": lambda: figures.tiled_attention_map(64, 64, 64),
+    "tiled_attention_map, a thousand tiles": lambda: figures.tiled_attention_map(65536, 65536, 64, tile_q=64),
     "tiled_attention_map, wide": lambda: figures.tiled_attention_map(300, 7001, 128, tile_q=64, current=9, bytes_each=2),
     "tiled_attention_map, tall": lambda: figures.tiled_attention_map(5000, 70, 32),
     "bug_hunt_error": lambda: figures.bug_hunt_error(
@@ -234,6 +247,12 @@ def test_more_words():
         (lambda: figures.state_boxes((0, 1, [1, 2]), (0, 1, [1])), "must agree"),
         (lambda: figures.error_vs_float64([16, 32], {"a": [1.0]}), "one a length"),
         (lambda: figures.error_vs_float64([16], {}), "at least one line"),
+        (lambda: figures.peak_memory([16], {}), "peak_memory needs lengths above 0 and at least one line"),
+        (lambda: figures.peak_memory([16, 32], {"a": [1.0, 2.0], "b": [1.0]}), "'b': 2 numbers of at least 0 are needed, one a length; there are 1"),
+        (lambda: figures.peak_memory([16], {"a": [math.nan]}), "finite number of MiB"),
+        (lambda: figures.peak_memory([16], {"a": [-1.0]}), "at least 0"),
+        (lambda: figures.peak_memory([16], {"a": 3.0}), "'a' must be a list of numbers"),
+        (lambda: figures.peak_memory([0], {"a": [1.0]}), "lengths above 0"),
         (lambda: figures.tiled_attention_map(4, 4, 2, current=2), "0 to 1"),
         (lambda: figures.bug_hunt_error({"a": [1.0], "b": [1.0, 2.0]}), "same number"),
         (lambda: figures.bug_hunt_error({"a": [math.nan]}), "at least 0"),
@@ -248,3 +267,56 @@ def test_bad_data_gets_a_sentence(call, words):
 def test_no_alt_text_no_picture():
     with pytest.raises(ValueError, match="alt text"), core.Card("title", 1) as card:
         card.picture(" ")
+
+
+# ---------------------------------------------------------------- lines and areas mean something
+
+
+def drawn_lines(picture) -> dict:
+    return {line.get_label(): line for line in picture.figure.axes[0].lines if not line.get_label().startswith("_")}
+
+
+def test_colours_say_the_way_and_dashes_the_dtype():
+    for names in (list(DTYPES), list(DTYPES)[::-1]):
+        lines = drawn_lines(figures.error_vs_float64([512, 1024, 2048, 4096], {name: DTYPES[name] for name in names}))
+        colours = {name: line.get_color() for name, line in lines.items()}
+        assert {colours[name] for name in names if name.startswith("tiled")} == {core.COLOURS["output"]}
+        assert {colours[name] for name in names if name.startswith("naive")} == {core.INK}
+        assert colours["cuDNN, float32"] == core.MUTED
+        assert {name for name, line in lines.items() if line.get_linestyle() != "-"} == {"naive, bfloat16", "tiled, bfloat16"}
+
+
+def test_other_ways_are_told_apart_by_their_marks():
+    picture = figures.error_vs_float64([1, 2], {"plain": [1.0, 2.0], "backwards": [2.0, 3.0], "float16": [3.0, 4.0]})
+    marks = [line.get_marker() for line in picture.figure.axes[0].lines if line.get_marker() not in ("None", "X")]
+    assert len(marks) == len(set(marks)) == 3 and {line.get_linestyle() for line in drawn_lines(picture).values()} == {"-"}
+
+
+def test_the_title_of_peak_memory_is_computed():
+    assert DRAWINGS["peak_memory"]().title == "At N = 4,096 the naive way allocates 42 times what the tiled way does"
+    assert DRAWINGS["peak_memory, one line"]().title == "At N = 4,096 the tiled way allocates 6.1 MiB at its peak"
+    assert "as much as the others" in figures.peak_memory([8], {"a": [2.0], "b": [2.0]}).title
+    assert figures.peak_memory([8], {"a": [2.0], "b": [0.0]}).title == "At N = 8 the a way allocates 2 MiB at its peak"
+    assert figures.peak_memory([8], {"a": [2.0]}, title="Mine").title == "Mine"
+    picture = DRAWINGS["peak_memory"]()
+    assert "naive ends at 256" in picture.alt.replace("260", "256") and "scores" not in picture.alt
+    assert {name: line.get_color() for name, line in drawn_lines(picture).items()} == {"naive": core.INK, "tiled": core.COLOURS["output"]}
+
+
+@pytest.mark.parametrize(("keys", "tile", "share"), [(4096, 64, 1 / 64), (4096, 1024, 1 / 4), (64, 64, 1.0)])
+def test_the_tile_is_drawn_at_its_true_share(keys, tile, share):
+    picture = figures.tiled_attention_map(keys, keys, tile)
+    whole, *_, hand = picture.figure.axes[0].patches
+    assert hand.get_width() == pytest.approx(share * whole.get_width()) and hand.get_height() == pytest.approx(whole.get_height())
+    bars = picture.figure.axes[-1]
+    one, full = (patch.get_width() for patch in bars.patches)
+    assert bars.get_xscale() == "linear" and one == pytest.approx(share * full)
+    assert "drawn" not in "".join(text.get_text() for text in picture.figure.axes[0].texts)
+
+
+def test_a_tile_too_small_to_see_is_two_pixels():
+    picture = DRAWINGS["tiled_attention_map, a thousand tiles"]()
+    hand = picture.figure.axes[0].patches[-1]
+    assert hand.get_width() * 100 == pytest.approx(2) and hand.get_height() * 100 == pytest.approx(2)
+    bars = picture.figure.axes[-1]
+    assert bars.patches[0].get_window_extent().width / picture.figure.dpi * 100 == pytest.approx(2, abs=0.1)

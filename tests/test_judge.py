@@ -5,8 +5,10 @@ import json
 
 import jsonschema
 import pytest
+import torch
 from conftest import MINI_COURSE
 
+from course_lib.grading.diagnose import NOT_KNOWN
 from course_lib.grading.verdict import STATUSES, Verdict
 from course_lib.source import parse_exercises
 
@@ -103,7 +105,9 @@ def test_the_stubs_raise_left_in_place(judge):
 def test_syntax_error_shows_the_line(judge):
     verdict = judge.check("row_shares", "def row_shares(x):\n    return x +\n")
     assert verdict.status == "error" and verdict.diagnosis.id == "syntax"
-    assert "line 2" in verdict.diagnosis.message and "return x +" in verdict.diagnosis.message
+    assert "line 2 of row_shares: `return x +`" in verdict.diagnosis.message
+    verdict = judge.check("row_shares", "import torch\n\n\ndef row_shares(x):\n    return x +\n\nrow_shares(2)\n")
+    assert "line 2 of row_shares: `return x +`" in verdict.diagnosis.message
 
 
 @pytest.mark.parametrize(
@@ -139,9 +143,13 @@ def test_a_kernels_mutants_take_its_tile_size(judge):
 def test_the_evidence_is_in_the_sentence(judge):
     verdict = failed(judge, answer("return (x.abs() + 1) / x.abs().sum(-1, True)"), "unknown")
     message = verdict.diagnosis.message
-    assert "None of the common mistakes explains it" in message and "Smallest failing input: 2 rows of 3 numbers, seed 5." in message
+    assert NOT_KNOWN in message and "Smallest failing input: 2 rows of 3 numbers, seed 5." in message
     assert verdict.details["expected"] in message and verdict.details["got"] in message
     assert verdict.details["shapes"] == ["x [2, 3] float32"] and verdict.details["seed"] == 5
+    names = {"torch": torch}
+    source, call = verdict.details["input"].rsplit("\n", 1)
+    exec(source, names)
+    assert call == "row_shares(x)" and torch.equal(names["x"], CHECKS["row_shares"].probes(torch.Generator().manual_seed(5))[0].args[0])
 
 
 @pytest.mark.parametrize(
@@ -163,9 +171,10 @@ def test_the_evidence_is_in_the_sentence(judge):
             "mutated-input",
             "argument",
         ),
-        (["return torch.zeros_like(x) + 0.25"], "stale", "same numbers"),
+        (["return torch.zeros_like(x) + 0.25"], "unknown", "Wrong everywhere"),
+        (["return None"], "type", "Is a `return` missing?"),
         (["return 1 / 0"], "exception", "ZeroDivisionError"),
-        (["return x @ x"], "exception", "line 4"),
+        (["return x @ x"], "exception", "line 2 of row_shares: `return x @ x`"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -192,13 +201,73 @@ def test_writing_outside_the_tensor_is_seen(judge):
 
 def test_traceback_is_cut_to_the_answer(judge):
     verdict = failed(judge, "import torch\n\ndef helper(x):\n    return x.reshape(7)\n\ndef row_shares(x):\n    return helper(x)\n", "exception")
-    assert "line 7, in row_shares" in verdict.details["traceback"] and "return x.reshape(7)" in verdict.details["traceback"]
+    assert verdict.details["traceback"].startswith(
+        "  line 2 of row_shares\n    return helper(x)\n  line 2 of helper\n    return x.reshape(7)\nRuntimeError"
+    )
+    assert "(line 2 of helper: `return x.reshape(7)`)" in verdict.diagnosis.message
     assert "course_lib" not in verdict.details["traceback"]
+
+
+def test_lines_are_counted_from_the_own_def(judge):
+    head = "import math\n\n\nHALF = 0.5\n\n\n"
+    text = head + "def my_helper(x):\n    return x.reshape(7)\n\n\n@torch.no_grad()\ndef row_shares(x):\n    y = 1\n    return my_helper(x)\n"
+    assert "(line 2 of my_helper: `return x.reshape(7)`)" in failed(judge, "import torch\n" + text, "exception").diagnosis.message
+    verdict = judge.check("row_shares", "import torch\nSIZE = 1 / 0\n" + answer(RIGHT))
+    assert verdict.diagnosis.id == "load" and "(`SIZE = 1 / 0`)" in verdict.diagnosis.message
 
 
 def test_an_access_outside_is_a_sentence_not_a_crash(judge):
     verdict = failed(judge, solution("double_and_mask").replace(", mask=inside, other=0)", ")"), "no-mask", "double_and_mask")
     assert "`keep_ptr`: element 21 of 21, in program (1, 0, 0)" in verdict.diagnosis.message
+
+
+# ---------------------------------------------------------------- what passes interpreted must compile
+
+KERNEL = solution("double_and_mask")
+
+
+def test_a_right_kernel_is_also_compiled(judge):
+    verdict = passed(judge, KERNEL, "double_and_mask")
+    assert verdict.cases[-1].name == "compiles for a GPU (sm_80)" and verdict.cases[-1].status == "passed"
+    assert not [case for case in passed(judge, solution("row_shares")).cases if "sm_80" in case.name]
+    assert min(passed(judge, KERNEL, "double_and_mask").seconds for _ in range(2)) < 4.0
+
+
+HELPER = KERNEL.replace("def double_and_mask(", "@triton.jit\ndef twice(x):\n    return x * torch.tensor(2.0).item()\n\n\ndef double_and_mask(")
+REFUSED = {
+    "torch": (
+        KERNEL.replace("x * 2.0", "x * torch.tensor(2.0).item()"),
+        "`torch.tensor` cannot be called in a kernel",
+        "line 6 of double_and_mask_kernel: `tl.store(",
+    ),
+    "numpy": (
+        "import numpy as np\n" + KERNEL.replace("x * 2.0", "np.add(x, x)"),
+        "`np.add` cannot be called in a kernel",
+        "line 6 of double_and_mask_kernel: `tl.store(",
+    ),
+    "torch in a helper": (HELPER.replace("x * 2.0", "twice(x)"), "`torch.tensor` cannot", "line 2 of twice: `return x * torch.tensor(2.0).item()`"),
+    "a list loop": (
+        KERNEL.replace("    keep = tl.load", "    for factor in [2.0]:\n        x = x * factor\n    keep = tl.load").replace("x * 2.0", "x"),
+        "runs over `range`",
+        "line 5 of double_and_mask_kernel: `for factor in [2.0]:`",
+    ),
+    "an 8-wide dot": (
+        KERNEL.replace(
+            "    keep = tl.load", "    s = tl.full((16, 8), 0.0, tl.float32)\n    x = x + tl.sum(tl.dot(s, tl.trans(s)), 1)\n    keep = tl.load"
+        ),
+        "K >= 16",
+        "line 6 of double_and_mask_kernel: `x = x + tl.sum(",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_only_the_interpreter_runs_is_refused(judge, what):
+    text, words, line = REFUSED[what]
+    verdict = failed(judge, text, "will-not-compile", "double_and_mask")
+    assert verdict.diagnosis.message.startswith("Right in the interpreter, will not compile: ") and words in verdict.diagnosis.message
+    assert line in verdict.diagnosis.message, verdict.diagnosis.message
+    assert [case.status for case in verdict.cases].count("failed") == 1 and verdict.cases[-1].status == "failed"
 
 
 # ---------------------------------------------------------------- cheats
@@ -214,8 +283,14 @@ def test_cached_by_identity(judge):
 
 
 def test_hard_coded_by_shape(judge):
-    verdict = failed(judge, answer("return torch.full(x.shape, 1 / x.shape[-1])"), "stale")
-    assert "two different inputs" in verdict.diagnosis.message
+    verdict = failed(judge, answer("return torch.full(x.shape, 1 / x.shape[-1])"), "unknown")
+    assert "row 0, column 0: expected" in verdict.diagnosis.message
+
+
+def test_an_honest_constant_mistake_is_told_by_its_values(judge):
+    """All zeros for short rows look like a remembered result, and are none."""
+    verdict = failed(judge, answer("if x.shape[-1] < 6: return torch.zeros_like(x)", RIGHT), "unknown")
+    assert "got 0.0000" in verdict.diagnosis.message and "same numbers" not in verdict.diagnosis.message
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,8 @@ def test_a_new_chapter_is_written_once_and_is_in_step(tmp_path, capsys, monkeypa
     notebook = tmp_path / "notebooks" / "04_triton_from_zero.ipynb"
     assert load(notebook).cells[2]["source"].startswith("Write GPU kernels") and "04_triton_from_zero.ipynb" in load(notebook).cells[0]["source"]
     assert load(notebook).cells[3]["source"] == load(notebook.with_name("03_sample.ipynb")).cells[2]["source"]
+    said = capsys.readouterr().out
+    assert "solutions/ch04_triton_from_zero.py" in said and "tests/test_chapters.py" in said and "make notebooks" in said
     assert sync.main([], tmp_path) == 0
     assert sync.main(["--check"], tmp_path) == 0
     rules = {row[2] for row in notebook_lint.lint(notebook) if row[1] == "fail"}

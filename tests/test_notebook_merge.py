@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from course_lib.commands.notebook_merge import (
-    KEPT,
     NotANotebook,
     check_notebook,
     exercise_of,
     merge,
-    merge_stub_files,
     same_work,
     signature,
     source_of,
 )
+from course_lib.commands.stub_files import KEPT, merge_stub_files
+from course_lib.source import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = 'def f(a, b):\n    """What f does."""\n    raise NotImplementedError("f (chapter 03) is not written yet")\n\ncheck(f)'
@@ -187,21 +187,16 @@ def test_without_a_base_tags_alone_decide():
 
 
 def test_without_a_base_a_generated_stub_is_known_by_its_hash():
-    from course_lib.commands.notebook_merge import _digest
-
     old = exercise("f", STUB)
-    old["metadata"]["course"] = {"stub": _digest(STUB)}
+    old["metadata"]["course"] = {"stub": digest(STUB)}
     new = STUB.replace("def f(a, b):", "def f(a, b, c):")
     done = merge(None, notebook(exercise("f", new)), notebook(old))
     assert sources(done.notebook) == [new] and not done.report.not_placed
 
 
-def test_hash_is_the_one_that_sync_records():
-    sync = pytest.importorskip("tools.sync")
-    from course_lib.commands.notebook_merge import _digest
-
-    for text in ("", "a  \n\n b\n", STUB):
-        assert _digest(text) == sync.digest(text)
+def test_the_hash_in_files_that_learners_have_stays_the_same():
+    assert digest("a  \n\n b\n") == digest("\na\n\n b") == "60716cb75d02"
+    assert digest("a\n\nb") != digest("a\n\n b") and len(digest("half a pair: \ud83d")) == 12
 
 
 @pytest.mark.parametrize("code, expected", [
@@ -374,6 +369,19 @@ def test_stub_files_by_section():
     ast.parse(text)
     assert merge_stub_files(upstream, upstream, text)[0] == text
     assert merge_stub_files(base, upstream, text)[0] == text
+
+
+@pytest.mark.parametrize("base", [None, TOP, "with sections"])
+def test_a_stub_file_without_sections(base):
+    """A chapter that has no exercise yet, or a file that the learner emptied: what was typed stays."""
+    filled = stub_text(("f", "def f(a):\n    raise E"))
+    base = filled if base == "with sections" else base
+    assert merge_stub_files(base, TOP, TOP)[0].strip() == TOP.strip()
+    assert merge_stub_files(base, filled, TOP)[0] == filled
+    text, report = merge_stub_files(base, TOP, stub_text(("f", "def f(a):\n    return 1")))
+    assert "return 1" in text and TOP.strip() in text and [entry.name for entry in report.not_placed] == ["f"]
+    for nothing in ("", "\n"):
+        assert merge_stub_files(base, filled, nothing)[0] == filled
 
 
 def test_stub_file_nobody_touched_is_upstreams_own():

@@ -8,7 +8,9 @@ from course_lib import recorded
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "RESULTS", tmp_path)
-    recorded.write("some_run", "Time <of> it", [{"N": 1024, "ms": 0.1586, "peak (MiB)": 999.96}, {"N": 2048, "ms": 1850.0, "peak (MiB)": 16.0}], tmp_path)
+    recorded.write(
+        "some_run", "Time <of> it", [{"N": 1024, "ms": 0.1586, "peak (MiB)": 999.96}, {"N": 2048, "ms": 1850.0, "peak (MiB)": 16.0}], tmp_path
+    )
     return recorded.table("some_run")
 
 

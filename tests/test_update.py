@@ -420,9 +420,7 @@ def test_full_disk_and_read_only_history(world, capsys, monkeypatch):
 def test_two_at_once(world, capsys):
     fcntl = pytest.importorskip("fcntl")
     publish(world, SECOND, "Second")
-    folder = update._folder(world.root)
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as file:
+    with update._lock_file().open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "another course update is running" in refused(world, capsys)
     assert update.main([]) == 0
@@ -493,8 +491,26 @@ def test_killed_at_every_step(world, monkeypatch, after, tmp_path):
         assert_updated(world)
         if not got_there:
             break
-        assert code in (0, 1)
+        assert code in (0, 1), f"step {steps}"
     assert steps > 8, "the update has at least that many steps to die at"
+
+
+def test_what_a_killed_update_left_half_written_is_removed_by_the_next(world):
+    """Copies are named by the second: the next update does not write over the temporary file of one that was killed."""
+    learn(world)
+    publish(world, SECOND, "Second")
+    halves = [world.root / ".course/history/notebooks/03_online_softmax/.20200101T000000Z-1.ipynb.tmp"]
+    halves += [world.root / ".course/update/0123/.journal.json.tmp", world.root / ".course/history/replaced/thing/.20200101T000000Z-1.py.tmp"]
+    mine = world.root / ".course/history/merge/.mine.tmp"
+    for path in (*halves, mine):
+        path.parent.mkdir(parents=True)
+        path.write_text("half")
+    assert update.main(["--dry-run"]) == 1
+    assert all(path.exists() for path in halves), "a dry run changes nothing"
+    assert update.main([]) == 1
+    assert not [path for path in halves if path.exists()] and mine.exists()
+    mine.unlink()
+    assert_updated(world)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

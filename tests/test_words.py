@@ -5,9 +5,7 @@ import pytest
 from course_lib import bench, words
 
 
-@pytest.mark.parametrize(
-    ("noun", "many"), [("key", "keys"), ("query", "queries"), ("row", "rows"), ("batch", "batches"), ("place", "places")]
-)
+@pytest.mark.parametrize(("noun", "many"), [("key", "keys"), ("query", "queries"), ("row", "rows"), ("batch", "batches"), ("place", "places")])
 def test_plural(noun, many):
     assert words.plural(noun, 3) == many and words.plural(noun, 1) == noun
 

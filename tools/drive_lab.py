@@ -24,6 +24,8 @@ from pathlib import Path
 from playwright.sync_api import ElementHandle, Page, sync_playwright
 from playwright.sync_api import TimeoutError as PageTimeout
 
+from course_lib.commands.notebook_cells import source_of
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 120.0  # seconds; a shared machine of two cores may be busy with other things
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -185,7 +187,7 @@ class Session:
 
     def holding(self, pattern: str) -> int:
         """The place of the one code cell whose text matches the pattern."""
-        return self._only(f"text like {pattern!r}", lambda cell: cell["cell_type"] == "code" and re.search(pattern, text_of(cell), re.M))
+        return self._only(f"text like {pattern!r}", lambda cell: cell["cell_type"] == "code" and re.search(pattern, source_of(cell), re.M))
 
     def _only(self, words: str, wanted) -> int:
         found = [place for place, cell in enumerate(self.cells()) if wanted(cell)]
@@ -194,7 +196,7 @@ class Session:
         return found[0]
 
     def source(self, place: int) -> str:
-        return text_of(self.cells()[place])
+        return source_of(self.cells()[place])
 
     def write(self, place: int, text: str) -> None:
         """Replace a cell's text, as typing it would."""
@@ -271,8 +273,3 @@ class Session:
         path.parent.mkdir(parents=True, exist_ok=True)
         (element or self.page).screenshot(path=path)
         return path
-
-
-def text_of(cell: dict) -> str:
-    """A cell's text; the notebook format has it whole or in lines."""
-    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])

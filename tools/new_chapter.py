@@ -32,12 +32,19 @@ CHECKS = '''\
 
 from course_lib.grading.spec import Check
 
-CHECKS: tuple[Check, ...] = ()
+CHECKS: tuple[Check, ...] = ()  # one an exercise, in the order of the chapter
 '''
 BADGE = (
     "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/{notebook})"
 )
+IMPORTS = "from torch import Tensor  # what the stubs below name"
+NEXT = """\
+new_chapter: next (CONTRIBUTING.md has the formats and an example of each):
+  1. an exercise in solutions/{stem}.py, and two empty cells for it in the notebook, tagged statement:NAME and exercise:NAME
+  2. make sync
+  3. its Check in course_lib/checks/{stem}.py, and .venv/bin/python -m pytest tests/test_chapters.py -m "" -k NAME
+  4. make notebooks: the lint lists what the notebook is missing"""
 SETUP = "from course_lib import check, claim, hint, predict, progress, solution"
 SECTIONS = (
     "{promise_capital}.\n\n**Minutes:** **You need:** chapter {before:02d}. **You will be able to:**\n\n- \n- \n- \n\n**A GPU adds:** ",
@@ -55,7 +62,7 @@ def notebook_text(new: Chapter, model: nbformat.NotebookNode | None) -> str:
     """The new notebook: badge, title, set-up cell, and the headings in their fixed order."""
     cells = [("markdown", _badge(new, model)), ("markdown", f"# {new.title}")]
     cells += [("markdown", SECTIONS[0].format(promise_capital=new.promise[0].upper() + new.promise[1:], before=max(new.number - 1, 0)))]
-    cells += [("code", _setup(model))] + [("markdown", text) for text in SECTIONS[1:]]
+    cells += [("code", _setup(model)), ("code", IMPORTS)] + [("markdown", text) for text in SECTIONS[1:]]
     notebook = new_notebook(metadata={**COLAB, "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}})
     for position, (kind, text) in enumerate(cells):
         cell = new_code_cell(text) if kind == "code" else new_markdown_cell(text)
@@ -114,7 +121,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         print(f"written  {path.relative_to(root)}")
-    print("new_chapter: next, write an exercise in solutions/ (CONTRIBUTING.md has the format) and run make sync.")
+    print(NEXT.format(stem=f"ch{chapter(int(text)).stem}"))
     return 0
 
 

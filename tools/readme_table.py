@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from course_lib.chapters import CHAPTERS, Chapter
-from course_lib.source import Exercise, parse_exercises
-from tools.sync import ROOT
+from course_lib.source import Exercise
+from tools.sync import ROOT, sources
 
 START, END = "<!-- chapters: made by `make sync` -->", "<!-- end of chapters -->"
 
@@ -34,11 +34,7 @@ def _row(chapter: Chapter, exercises: list[Exercise]) -> str:
 
 
 def exercises_by_chapter(root: Path) -> dict[int, list[Exercise]]:
-    found = {}
-    for path in sorted((root / "solutions").glob("ch[0-9][0-9]_*.py")):
-        number = int(path.name[2:4])
-        found[number] = parse_exercises(path.read_text(encoding="utf-8"), number, path.name)
-    return found
+    return {int(path.name[2:4]): exercises for path, exercises in sources(root).items()}
 
 
 def with_table(readme: str, new: str) -> str:

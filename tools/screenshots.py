@@ -10,8 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from course_lib.commands.notebook_cells import source_of
 from course_lib.grading import catalogue
-from tools.drive_lab import LabProblem, Session, lab, text_of
+from tools.drive_lab import LabProblem, Session, lab
 
 NOTEBOOK, EXERCISE, MISTAKE = "03_online_softmax.ipynb", "merge_states", "acc-not-rescaled"
 SIZE, SCALE = (1000, 715), 1.28  # 1280 pixels wide, and as high as the title with the opening figure needs
@@ -23,7 +24,7 @@ LINES = 8  # of the answer, above `check(...)`
 
 def chapter(session: Session, path: Path) -> Path:
     """The chapter's title and its opening figure, from the title's cell on: the badge above it needs the network."""
-    title = next(place for place, cell in enumerate(session.cells()) if text_of(cell).startswith("# "))
+    title = next(place for place, cell in enumerate(session.cells()) if source_of(cell).startswith("# "))
     session.bring(session.node(title))
     return session.picture(path)
 
@@ -31,7 +32,7 @@ def chapter(session: Session, path: Path) -> Path:
 def diagnosis(session: Session, path: Path) -> Path:
     """A wrong answer's last lines and its panel."""
     place = session.tagged(f"exercise:{EXERCISE}")
-    imports = [at for at, cell in enumerate(session.cells()[:place]) if cell["cell_type"] == "code" and "import" in text_of(cell)]
+    imports = [at for at, cell in enumerate(session.cells()[:place]) if cell["cell_type"] == "code" and "import" in source_of(cell)]
     for at in imports:
         session.run(at)
     (mutant,) = [mutant for mutant in catalogue.checks(3)[EXERCISE].mutants if mutant.id == MISTAKE]

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import nbformat
 
-from course_lib.source import Exercise, SourceError, parse_exercises, stub_file
+from course_lib.source import RECORD, Exercise, SourceError, digest, parse_exercises, recorded, stub_file
 from tools.source_lint import all_problems
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = "# as generated:"
 NEXT = re.compile(r"^# %% exercise (\w+) ")
+_KINDS = {"statement": "Markdown", "exercise": "code"}
 META = re.compile(r"^(core|more) · ")
 TOP = '''\
 """{title}
@@ -40,12 +40,6 @@ class Plan:
     files: dict[Path, str] = field(default_factory=dict)
     drift: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-
-
-def digest(text: str) -> str:
-    """The hash by which a generated text is recognised; blank space at line ends and at both ends does not count."""
-    lines = [line.rstrip() for line in text.strip().splitlines()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def sources(root: Path) -> dict[Path, list[Exercise]]:
@@ -97,16 +91,10 @@ def sections(text: str) -> dict[str, str]:
     return {name: "\n".join(lines).strip("\n") + "\n" for name, lines in found.items()}
 
 
-def record(text: str) -> dict[str, str]:
-    """The hashes an exercises file was generated with; empty where it carries none."""
-    line = next((line for line in reversed(text.splitlines()) if line.startswith(RECORD)), RECORD)
-    return dict(entry.split() for entry in line.removeprefix(RECORD).split(",") if len(entry.split()) == 2)
-
-
 def edited_sections(old: str, new: str) -> list[str]:
     """The sections of an exercises file that somebody changed by hand: neither as recorded nor as they would be written now."""
-    recorded, fresh = record(old), sections(new)
-    return [name for name, text in sections(old).items() if digest(text) not in (recorded.get(name), digest(fresh.get(name, "")))]
+    known, fresh = recorded(old), sections(new)
+    return [name for name, text in sections(old).items() if digest(text) not in (known.get(name), digest(fresh.get(name, "")))]
 
 
 def _plan_exercises(root: Path, source: Path, exercises: list[Exercise], plan: Plan) -> None:
@@ -229,7 +217,7 @@ def _plan_notebook(path: Path, exercises: list[Exercise], plan: Plan) -> None:
             changed.append(f"{kind}:{name}")
         seen.add((kind, name))
     missing = [f"{kind}:{name}" for name in by_name for kind in ("statement", "exercise") if (kind, name) not in seen]
-    plan.refused += [f"{where}: no cell is tagged {tag}" for tag in missing]
+    plan.refused += [f"{where}: no cell is tagged {tag}; put an empty {_KINDS[tag.split(':')[0]]} cell with that tag where it belongs" for tag in missing]
     if changed:
         plan.drift.append(f"{where}: {', '.join(changed)}")
         plan.files[path] = nbformat.v4.writes(notebook) + "\n"

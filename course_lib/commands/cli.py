@@ -186,7 +186,8 @@ def _lab(argv: list[str]) -> int:
     if not first.exists():
         raise UsageError(f"lab: notebooks/{first.name} is missing from this checkout. `git status` shows what was removed.")
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in argv else []
-    return subprocess.call([sys.executable, "-m", "jupyterlab", *as_root, str(first), *argv], cwd=paths.ROOT)
+    page = f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"  # not the file itself: its folder would become the root, and hide answers/
+    return subprocess.call([sys.executable, "-m", "jupyterlab", *as_root, page, *argv], cwd=paths.ROOT)
 
 
 @command("update", "take a new version of the course without losing your work")

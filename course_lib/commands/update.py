@@ -26,7 +26,7 @@ from course_lib import paths
 from course_lib.commands import update_archive
 from course_lib.commands.update_git import FROM_ARCHIVE, Clone, GitFailed, Refused, is_clone
 from course_lib.commands.update_report import describe, say, say_works
-from course_lib.commands.update_work import Work, is_work, merged, read, readable, same, save, write
+from course_lib.commands.update_work import Work, is_work, merged, read, readable, same, save, sweep, write
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,9 +63,9 @@ def _update(root: Path, source: str | None, dry: bool) -> int:
         clone.check()
         if given and not is_clone(given):
             raise Refused(f"{root} is a git clone, and {given} is not. Run course update without --from, or with the path of a newer clone.")
-        with _alone(root, dry):
+        with _alone(dry):
             return _update_clone(clone, given, dry)
-    with _alone(root, dry):
+    with _alone(dry):
         given = given or update_archive.interrupted(_folder(root))
         if not given:
             raise Refused(f"{root} is not a git clone, so there is nowhere to fetch from. {FROM_ARCHIVE}")
@@ -78,8 +78,11 @@ def _folder(root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(root: Path, dry: bool) -> Iterator[None]:
-    """Two updates of one checkout must not run at once. The lock goes away with the process."""
+def _alone(dry: bool) -> Iterator[None]:
+    """Two updates that write to one learner's folder must not run at once. The lock goes away with the process.
+
+    Whoever holds it is the only writer of the saved copies, so temporary files found there are of a process that was killed.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -87,14 +90,20 @@ def _alone(root: Path, dry: bool) -> Iterator[None]:
     if dry or fcntl is None:
         yield
         return
-    folder = _folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    with _lock_file().open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused("another course update is running for this folder. Wait until it has ended.") from None
+        sweep()
         yield
+
+
+def _lock_file() -> Path:
+    """Several checkouts may share one COURSE_HOME, and with it the history."""
+    path = paths.records() / "update" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 # ---- the journal

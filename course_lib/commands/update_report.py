@@ -1,12 +1,10 @@
 """What `course update` prints: what came in, what became of the learner's work, where the saved copies are. Only words."""
 
-import os
 import sys
-from pathlib import Path
 
-from course_lib import paths
 from course_lib.commands.notebook_merge import Entry
 from course_lib.commands.update_work import Work
+from course_lib.grading.book import short
 
 REQUIREMENTS = {"constraints.txt", "pyproject.toml", "environment.yml", "Makefile"}
 
@@ -60,7 +58,7 @@ def _say_work(work: Work) -> None:
     _say_entries("came back", report.came_back)
     _say_entries("only in the saved copy", report.only_saved)
     if work.saved:
-        say(f"  as it was before: {_shown(work.saved)}")
+        say(f"  as it was before: {short(work.saved)}")
 
 
 def _say_if(start: str, text: str) -> None:
@@ -86,11 +84,3 @@ def _say_what_next(incoming: dict[str, str], works: list[Work], dry: bool) -> No
     unplaced = sum(bool(work.trouble) + len(work.report.not_placed) for work in works)
     if unplaced:
         say(f"\n{unplaced} of your texts could not be placed; the lines above say which. answers/ was not touched.")
-
-
-def _shown(path: Path) -> str:
-    """A path as short as it can be said: from the folder of the learner's work where it lies there."""
-    try:
-        return os.path.relpath(path, paths.home()) if path.is_relative_to(paths.home()) else str(path)
-    except ValueError:
-        return str(path)

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from course_lib import paths
-from course_lib.commands.notebook_merge import Entry, Report, check_notebook, merge, merge_stub_files, same_stub_file, same_work
+from course_lib.commands.notebook_merge import Entry, Report, check_notebook, merge, same_work
+from course_lib.commands.stub_files import merge_stub_files, same_stub_file
 
 
 class Unreadable(ValueError):
@@ -151,9 +152,16 @@ def save(path: str, data: bytes) -> Path:
         if copy.stat().st_size == len(data) and copy.read_bytes() == data:
             return copy
     now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    count = 1
+    count = 1  # `sweep` finds what a killed process leaves: the next one saves under a later second's name
     while (folder / f"{now}-{count}{pure.suffix}").exists():
         count += 1
     copy = folder / f"{now}-{count}{pure.suffix}"
     write(copy, data)
     return copy
+
+
+def sweep() -> None:
+    """Remove what an update that was killed left half written among the saved copies. Only for whoever holds the lock of updates."""
+    folders = [path for path in paths.history().glob("*/*") if path.parent.name in ("notebooks", "exercises", "replaced")]
+    for half in [half for folder in [*folders, paths.records() / "update"] for half in folder.rglob(".*.tmp")]:
+        half.unlink(missing_ok=True)

@@ -7,23 +7,18 @@ import or assignment that binds each name it uses. Other statements are dropped.
 Knows nothing of IPython, files or grading.
 """
 
-import __future__
-
 import ast
 import builtins
-import dis
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import CodeType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from course_lib.source import SECTION, normalised
+from course_lib.grading.statements import DEFS, Cell, Statement, definition, executed, future_flags, is_future, last_bindings, lines_of, names
+from course_lib.source import normalised
+
+__all__ = ["AnswerError", "Cell", "build", "defines", "from_file", "is_stub", "require_python", "syntax_sentence"]
 
 # IPython puts these into builtins; the process that runs the answer does not have them.
 _BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "__IPYTHON__"}
-_MODULE_NAMES = frozenset(
-    {"__name__", "__file__", "__doc__", "__spec__", "__loader__", "__package__", "__builtins__", "__annotations__", "__module__"}
-)
 _DISPLAY = "def display(*objects, **_):  # there is no notebook where answers are graded\n    print(*objects)"
 
 
@@ -35,29 +30,6 @@ class AnswerError(ValueError):
         self.id = id
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One executed text. stopped_at: the line of the first statement that did not complete; None where all of it ran."""
-
-    text: str
-    stopped_at: int | None = None
-
-
-@dataclass(frozen=True)
-class _Statement:
-    """One top-level statement that ran."""
-
-    order: int
-    node: ast.stmt
-    text: str
-    binds: tuple[str, ...]
-    how: str  # "def", "import", "assign": can be followed; anything else says in words how the names got bound
-
-    @property
-    def followed(self) -> bool:
-        return self.how in ("def", "import", "assign")
-
-
 def build(name: str, cells: Sequence[Cell], namespace: Iterable[str] = (), stubs: Mapping[str, str] | None = None, place: str = "this cell") -> str:
     """The answer text of exercise `name`.
 
@@ -65,15 +37,15 @@ def build(name: str, cells: Sequence[Cell], namespace: Iterable[str] = (), stubs
     stubs: {exercise: its stub}: a helper that is still another exercise's stub is taken from course_lib.earlier instead.
     place: where the reader should write a name that cannot be followed.
     """
-    statements = list(_executed(cells))
-    flags = _future_flags(statements)
-    last = _last_bindings(statements)
-    own = _definition(name, statements)
+    statements = list(executed(cells))
+    flags = future_flags(statements)
+    last = last_bindings(statements)
+    own = definition(name, statements)
     if own is None:
         raise AnswerError("missing", _missing(name, last.get(name), place))
     last[name] = own
     needed, texts = _needed(name, own, statements, last, frozenset(namespace), stubs or {}, place, flags)
-    return _text(_ordered(needed, last, flags), texts, [s.text for s in statements if _is_future(s.node)])
+    return _text(_ordered(needed, last, flags), texts, [s.text for s in statements if is_future(s.node)])
 
 
 def from_file(name: str, text: str, where: str, stubs: Mapping[str, str] | None = None) -> str:
@@ -98,16 +70,16 @@ def require_python(text: str, where: str) -> None:
 
 def syntax_sentence(error: SyntaxError, text: str, where: str) -> str:
     """Where the text stops being Python, with the line and a mark under the place."""
-    lines = _lines(text)
+    rows = lines_of(text)
     number = error.lineno or 1
-    line = lines[number - 1] if 0 < number <= len(lines) else ""
+    line = rows[number - 1] if 0 < number <= len(rows) else ""
     mark = " " * max(0, (error.offset or 1) - 1 - (len(line) - len(line.lstrip()))) + "^"
     return f"{where}, line {number} is not valid Python: {error.msg}.\n    {line.strip()}\n    {mark}"
 
 
 def defines(name: str, cells: Iterable[Cell]) -> bool:
     """Whether an executed top-level statement of these cells defines the exercise (an import does not count)."""
-    return _definition(name, list(_executed(cells))) is not None
+    return definition(name, list(executed(cells))) is not None
 
 
 def is_stub(name: str, text: str, stub: str) -> bool:
@@ -121,192 +93,30 @@ def _definitions(text: str) -> dict[str, str]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return {}
-    return {node.name: normalised(ast.unparse(node)) for node in tree.body if isinstance(node, _DEFS)}
-
-
-# ---------------------------------------------------------------- statements
-
-_DEFS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_ASSIGNS = (ast.Assign, ast.AnnAssign, *([ast.TypeAlias] if hasattr(ast, "TypeAlias") else []))
-_WORDS = {
-    ast.For: "is bound by a for loop",
-    ast.AsyncFor: "is bound by a for loop",
-    ast.While: "is bound inside a while loop",
-    ast.With: "is bound by a with statement",
-    ast.AsyncWith: "is bound by a with statement",
-    ast.AugAssign: "is changed in place (an assignment such as +=)",
-    ast.If: "is bound inside an if",
-    ast.Try: "is bound inside a try",
-}
-
-
-def _lines(text: str) -> list[str]:
-    """The lines as Python counts them (str.splitlines also splits at form feeds)."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _executed(cells: Iterable[Cell]) -> Iterator[_Statement]:
-    order = 0
-    for cell in cells:
-        try:
-            body = ast.parse(cell.text).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # it cannot have run
-        lines = _lines(cell.text)
-        for at, node in enumerate(body):
-            if cell.stopped_at is not None and node.end_lineno >= cell.stopped_at:
-                break
-            binds, how = _binding(node)
-            yield _Statement(order, node, _source(cell.text, lines, body, at), binds, how)
-            order += 1
-
-
-def _source(text: str, lines: list[str], body: list[ast.stmt], at: int) -> str:
-    """The statement as written, with its decorators, the comments right above it and those that end its body."""
-    node = body[at]
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    end = node.end_lineno
-    shares_above = at > 0 and body[at - 1].end_lineno >= first
-    shares_below = at + 1 < len(body) and body[at + 1].lineno <= end
-    if shares_above or shares_below:  # a = 1; b = 2
-        return ast.get_source_segment(text, node) or ast.unparse(node)
-    while first > 1 and _is_comment(lines[first - 2]):
-        first -= 1
-    while end < len(lines) and lines[end].startswith((" ", "\t")) and lines[end].strip().startswith("#"):
-        end += 1
-    return "\n".join(lines[first - 1 : end])
-
-
-def _is_comment(line: str) -> bool:
-    return line.startswith("#") and not line.startswith(("# %%", "#!", "# -*-", "# hint:")) and not SECTION.match(line)
-
-
-def _binding(node: ast.stmt) -> tuple[tuple[str, ...], str]:
-    """The names a top-level statement binds in its module, and how."""
-    if isinstance(node, _DEFS):
-        return (node.name,), "def"
-    if isinstance(node, ast.Import):
-        return tuple(alias.asname or alias.name.split(".")[0] for alias in node.names), "import"
-    if isinstance(node, ast.ImportFrom):
-        if any(alias.name == "*" for alias in node.names):
-            return (), f"from {'.' * node.level}{node.module or ''} import *"
-        return tuple(alias.asname or alias.name for alias in node.names), "import"
-    if isinstance(node, ast.Delete):
-        return tuple(t.id for t in node.targets if isinstance(t, ast.Name)), "deleted"
-    names = tuple(dict.fromkeys(_stores(node)))
-    if isinstance(node, _ASSIGNS):
-        if isinstance(node, ast.AnnAssign) and node.value is None:
-            return (), "assign"
-        if any(isinstance(n, ast.Await) for n in ast.walk(node)):
-            return names, "needs a notebook to be computed (await)"
-        if _uses_ipython(node):
-            return names, "is made by a % or ! command of the notebook"
-        if not any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
-            return names, "assign"
-    return names, next((words for kind, words in _WORDS.items() if isinstance(node, kind)), "is not bound by a plain statement")
-
-
-def _uses_ipython(node: ast.AST) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == "get_ipython" for n in ast.walk(node))
-
-
-def _stores(node: ast.AST) -> Iterator[str]:
-    """The names that the statement binds at module level, however deep it nests (functions have names of their own)."""
-    if isinstance(node, _DEFS):
-        yield node.name
-        return
-    if isinstance(node, ast.Lambda):
-        return
-    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        yield from (n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr))
-        return
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        yield node.id
-    elif isinstance(node, ast.alias) and node.name != "*":
-        yield node.asname or node.name.split(".")[0]
-    elif isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:
-        yield node.name
-    elif isinstance(node, ast.MatchMapping) and node.rest:
-        yield node.rest
-    for child in ast.iter_child_nodes(node):
-        yield from _stores(child)
-
-
-def _is_future(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
-
-
-def _future_flags(statements: list[_Statement]) -> int:
-    names = [alias.name for s in statements if _is_future(s.node) for alias in s.node.names]
-    flags = 0
-    for name in names:
-        flags |= getattr(getattr(__future__, name, None), "compiler_flag", 0)
-    return flags
-
-
-def _last_bindings(statements: list[_Statement]) -> dict[str, _Statement]:
-    return {name: statement for statement in statements for name in statement.binds}
-
-
-def _definition(name: str, statements: list[_Statement]) -> _Statement | None:
-    """The last def or class of that name; where there is none, the last assignment (a lambda is an answer too)."""
-    for kind in ("def", "assign"):
-        found = [s for s in statements if s.how == kind and name in s.binds]
-        if found:
-            return found[-1]
-    return None
+    return {node.name: normalised(ast.unparse(node)) for node in tree.body if isinstance(node, DEFS)}
 
 
 # ---------------------------------------------------------------- names
 
 
-def _names(statement: _Statement, flags: int) -> tuple[set[str], set[str]]:
-    """(names needed when the statement runs, names needed later, when the function is called), from the code object."""
-    try:
-        code = compile(ast.Module([statement.node], []), "<answer>", "exec", flags=flags, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError):
-        return set(), set()
-    now, later = set(), set()
-    is_function = isinstance(statement.node, ast.FunctionDef | ast.AsyncFunctionDef)
-    for depth, name in _loads(code):
-        (later if is_function and depth else now).add(name)
-    ignored = _MODULE_NAMES | (set(statement.binds) if statement.how == "def" else set())
-    return now - ignored, later - now - ignored
-
-
-def _loads(code: CodeType, depth: int = 0) -> Iterator[tuple[int, str]]:
-    """Every global name read by a code object and those nested in it. A name a class body has already bound is its own."""
-    stored: set[str] = set()
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "STORE_NAME":
-            stored.add(instruction.argval)
-        elif instruction.opname in ("LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_GLOBAL"):
-            yield depth, instruction.argval
-        elif instruction.opname == "LOAD_NAME" and (depth == 0 or instruction.argval not in stored):
-            yield depth, instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _loads(constant, depth + 1)
-
-
 def _needed(
     name: str,
-    own: _Statement,
-    statements: list[_Statement],
-    last: dict[str, _Statement],
+    own: Statement,
+    statements: list[Statement],
+    last: dict[str, Statement],
     namespace: frozenset[str],
     stubs: Mapping[str, str],
     place: str,
     flags: int,
-) -> tuple[list[_Statement], dict[int, str]]:
+) -> tuple[list[Statement], dict[int, str]]:
     """Every statement of the answer, and the texts that replace a statement's own (by its order)."""
     stars = [s.how for s in statements if s.how.endswith("import *")]
     plain_imports = [s for s in statements if isinstance(s.node, ast.Import)]
-    found: dict[int, _Statement] = {own.order: own}
+    found: dict[int, Statement] = {own.order: own}
     texts: dict[int, str] = {}
     queue = [own]
     while queue:
-        for used in sorted(set().union(*_names(queue.pop(0), flags))):
+        for used in sorted(set().union(*names(queue.pop(0), flags))):
             for statement in _binders(used, last, plain_imports, lambda used=used: _unbound(name, used, namespace, stars, place), name, place):
                 if statement.order in found:
                     continue
@@ -315,14 +125,14 @@ def _needed(
                     texts[statement.order] = f"from course_lib.earlier import {used}"
                 else:
                     queue.append(statement)
-    if "display" not in last and any("display" in set().union(*_names(s, flags)) for s in found.values()):
+    if "display" not in last and any("display" in set().union(*names(s, flags)) for s in found.values()):
         texts[-1] = _DISPLAY
     return list(found.values()), texts
 
 
 def _binders(
-    used: str, last: dict[str, _Statement], plain_imports: list[_Statement], unbound: Callable[[], None], name: str, place: str
-) -> list[_Statement]:
+    used: str, last: dict[str, Statement], plain_imports: list[Statement], unbound: Callable[[], None], name: str, place: str
+) -> list[Statement]:
     """The statements that bind a name: one, or for `import a.b` every import of a module below `a`."""
     statement = last.get(used)
     if used == "get_ipython":
@@ -358,7 +168,7 @@ def _put(used: str, place: str) -> str:
     return f"Put {used} in {place}, as a plain assignment, def or import, and check again."
 
 
-def _missing(name: str, bound: _Statement | None, place: str) -> str:
+def _missing(name: str, bound: Statement | None, place: str) -> str:
     if bound is not None and bound.how == "import":
         return f"{name} comes by an import here: the answer is your own `def {name}(...)`. Write it in {place} and check again."
     if bound is not None and not bound.followed:
@@ -369,7 +179,7 @@ def _missing(name: str, bound: _Statement | None, place: str) -> str:
 # ---------------------------------------------------------------- order and text
 
 
-def _ordered(needed: list[_Statement], last: dict[str, _Statement], flags: int) -> list[_Statement]:
+def _ordered(needed: list[Statement], last: dict[str, Statement], flags: int) -> list[Statement]:
     """Imports first, then the order of execution, with whatever a statement needs while it runs moved before it."""
     by_order = {s.order: s for s in needed}
 
@@ -378,7 +188,7 @@ def _ordered(needed: list[_Statement], last: dict[str, _Statement], flags: int) 
 
     now, both = {}, {}
     for s in needed:
-        at_once, later = _names(s, flags)
+        at_once, later = names(s, flags)
         now[s.order], both[s.order] = bound_by(at_once), bound_by(at_once | later)
     for s in needed:  # `a, b = 1, 2` and further down `b = 3`: the later one stays the later one
         for order in bound_by(set(s.binds)) - {s.order}:
@@ -408,11 +218,11 @@ def _closure(start: set[int], edges: dict[int, set[int]]) -> set[int]:
     return found
 
 
-def _text(ordered: list[_Statement], texts: dict[int, str], futures: list[str]) -> str:
+def _text(ordered: list[Statement], texts: dict[int, str], futures: list[str]) -> str:
     """The statements as one text: imports and constants close together, definitions set apart."""
     parts = [(text, False) for text in dict.fromkeys(futures)]
     parts += [(texts[-1], True)] if -1 in texts else []
-    parts += [(texts.get(s.order, s.text), s.how == "def" and s.order not in texts) for s in ordered if not _is_future(s.node)]
+    parts += [(texts.get(s.order, s.text), s.how == "def" and s.order not in texts) for s in ordered if not is_future(s.node)]
     out = ""
     was_definition = False
     for text, is_definition in parts:

@@ -16,12 +16,18 @@ from course_lib.grading.verdict import Verdict
 from course_lib.source import Exercise
 
 last_verdict: Verdict | None = None
+_NOTHING = object()  # None is what a function without a return gives: that is another mistake
 session.recorder()  # from here on it is known how far each cell got
+if session.in_kernel():
+    session.in_background(attempt.warm_up)  # the judge's start takes seconds, the reading before the first check longer
 
 
-def check(fn_or_name: Callable | str, seed: int | None = None) -> None:
+def check(fn_or_name: Callable | str = _NOTHING, seed: int | None = None) -> None:
     """Grade an exercise and show what came of it. Takes the function or its name; `seed` repeats the values of an earlier check."""
     global last_verdict
+    if fn_or_name is _NOTHING:
+        _ask_for_a_name("check")
+        return
     last_verdict = None
     exercise = _exercise(fn_or_name, "check")
     if exercise is None or _bad_seed(seed):
@@ -36,11 +42,16 @@ def hint(name: Callable | str | None = None) -> None:
     if name is None:
         name = last_verdict.exercise if last_verdict else None
     if name is None:
-        _show(feedback.message_panel("hint needs the name of an exercise", f'For example `hint("{next(iter(catalogue.exercises()))}")`.'))
+        _ask_for_a_name("hint")
         return
     exercise = _exercise(name, "hint")
     if exercise is not None:
         _show(next_hint(exercise))
+
+
+def _ask_for_a_name(caller: str) -> None:
+    name = last_verdict.exercise if last_verdict else next(iter(catalogue.exercises()))
+    _show(feedback.message_panel(f"{caller} needs the name of an exercise", f'For example `{caller}("{name}")`. `progress()` lists them all.'))
 
 
 _seen: dict[str, int] = {}  # hints shown in this session, for where the progress file cannot be written
@@ -56,8 +67,11 @@ def next_hint(exercise: Exercise, shell: bool = False) -> feedback.Panel:
     return feedback.hint_panel(exercise, number, fresh=number > seen, shell=shell)
 
 
-def solution(name: Callable | str) -> None:
+def solution(name: Callable | str | None = None) -> None:
     """Show the course's solution of an exercise. It asks once before."""
+    if name is None:
+        _ask_for_a_name("solution")
+        return
     exercise = _exercise(name, "solution")
     if exercise is not None:
         _show(next_solution(exercise))
@@ -78,10 +92,22 @@ def next_solution(exercise: Exercise, shell: bool = False) -> feedback.Panel:
     return feedback.solution_question(exercise, shell)
 
 
-def progress() -> None:
-    """Draw where you are: chapters, exercises, points, what comes next."""
-    overview = records.overview()
+def progress(chapter: int | str | None = None) -> None:
+    """Draw where you are: chapters, exercises, points, what comes next. With a number, one chapter: progress(3) or progress("03")."""
+    number = None if chapter is None else _chapter(chapter)
+    if chapter is not None and (number is None or not catalogue.of_chapter(number)):
+        numbers = ", ".join(f"{n:02d}" for n in sorted({exercise.chapter for exercise in catalogue.exercises().values()}))
+        text = f'It got {chapter!r:.60}. Exercises are in {numbers}: `progress("{numbers[:2]}")`; without a number it shows them all.'
+        _show(feedback.message_panel("progress takes the number of a chapter with exercises", text, status="error"))
+        return
+    overview = records.overview(number)
     _display(feedback.overview_html(overview), feedback.overview_text(overview))
+
+
+def _chapter(value: object) -> int | None:
+    """3, "3", "03" -> 3."""
+    digits = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 3 else None
 
 
 # ---------------------------------------------------------------- which exercise, which text

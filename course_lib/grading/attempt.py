@@ -97,6 +97,16 @@ def judged(exercise: Exercise, text: str, seed: int | None) -> Verdict:
         return plain_verdict(exercise, "error", "grader", message)
 
 
+def warm_up() -> None:
+    """Start the judge, so that the first check need not wait for it. Never raises."""
+    try:
+        from course_lib.grading.client import get_judge
+
+        get_judge().start()
+    except Exception:  # the first check says what is wrong
+        pass
+
+
 def _keep(outcome: Outcome, text: str, standing: str | None) -> None:
     """Write a passed answer into the answer book, unless it came from there."""
     exercise = outcome.exercise

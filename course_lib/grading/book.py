@@ -22,7 +22,7 @@ from pathlib import Path
 from course_lib import paths
 from course_lib.earlier import section_in_place
 from course_lib.grading import answer, catalogue
-from course_lib.source import SECTION, Exercise, fingerprint, parse_answers, with_answer
+from course_lib.source import RECORD, SECTION, Exercise, fingerprint, parse_answers, with_answer
 
 try:
     import fcntl
@@ -369,10 +369,17 @@ def _reset_stub_file(exercise: Exercise) -> str | None:
     ours = [i for i, part in enumerate(parts) if re.match(rf"# %% exercise {exercise.name}\b", part)]
     if len(ours) != 1:
         return f"{short(path)} was left alone: its line `{header}` is not there exactly once."
-    part = parts[ours[0]]
+    part, record = _without_record(parts[ours[0]])
     if answer.normalised(part) == answer.normalised(exercise.stub):
         return None
     kept = save_history(exercise.name, part, "reset")
-    parts[ours[0]] = f"{header}\n{exercise.stub}" + ("\n\n" if ours[0] + 1 < len(parts) else "")
+    parts[ours[0]] = f"{header}\n{exercise.stub}" + ("\n\n" if record or ours[0] + 1 < len(parts) else "") + record
     replace(path, "".join(parts))
     return f"{short(path)} holds the stub of {exercise.name} again. What stood there is kept in {short(kept)}."
+
+
+def _without_record(part: str) -> tuple[str, str]:
+    """(the last section of a file of stubs without the file's record of its digests; that record)."""
+    lines = part.splitlines(keepends=True)
+    record = [line for line in lines if line.startswith(RECORD)]
+    return "".join(line for line in lines if line not in record), "".join(record)

@@ -22,6 +22,7 @@ from torch import Tensor
 from course_lib import traffic
 from course_lib.grading import wire
 from course_lib.grading.arena import Arguments
+from course_lib.grading.compiling import compiled
 from course_lib.grading.observe import settle, watched
 from course_lib.grading.spec import Evidence
 from course_lib.states import SoftmaxState
@@ -82,7 +83,7 @@ def serve(sock: socket.socket, exercise: str) -> None:
             request = wire.receive(sock)
         except wire.WireError:
             return
-        reply = server.load(request) if request["op"] == "load" else server.call(request)
+        reply = {"load": server.load, "call": server.call, "compile": server.compile}[request["op"]](request)
         with suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -106,6 +107,7 @@ class Server:
     def __init__(self):
         self.functions: dict[str, Any] = {}
         self.files: dict[str, str] = {}
+        self.modules: dict[str, types.ModuleType] = {}
         self.arguments: Arguments | None = None
 
     def load(self, request: dict) -> dict:
@@ -130,8 +132,15 @@ class Server:
         function = module.__dict__.get(name)
         if not callable(function):
             return {"failure": {"kind": "missing", "type": "", "message": f"after running your answer, {name} is not a function", "frames": []}}
-        self.functions[key] = function
+        self.functions[key], self.modules[key] = function, module
         return {}
+
+    def compile(self, request: dict) -> dict:
+        """One kernel of a loaded answer compiled ahead of time, from the launch that another child saw."""
+        try:
+            return compiled(self.modules[request["key"]], request["launch"])
+        except BaseException as error:
+            return {"failure": {**_failure(error, self.files[request["key"]]), "kind": "untried"}}
 
     def call(self, request: dict) -> dict:
         """One call of a loaded answer, observed."""
@@ -160,7 +169,8 @@ class Server:
         except RuntimeError as error:  # the GPU no longer answers: the call that broke it says why, if it noticed
             reply.setdefault("failure", _failure(error, self.files[key]))
         for launch in launches:
-            evidence.launches.append({"kernel": launch.kernel, "grid": list(launch.grid), "constexprs": launch.constexprs})
+            told = {name: getattr(launch, name) for name in ("kernel", "constexprs", "signature", "constants", "options")}
+            evidence.launches.append({**told, "grid": list(launch.grid)})
             evidence.bytes_loaded += launch.bytes_loaded
             evidence.bytes_stored += launch.bytes_stored
         return {**reply, "evidence": asdict(evidence)}

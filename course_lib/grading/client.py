@@ -30,7 +30,7 @@ class Judge:
 
     def __init__(self, deadline: float = DEADLINE, environment: dict[str, str] | None = None):
         self.deadline, self.environment = deadline, environment or {}
-        self._lock = threading.Lock()
+        self._lock, self._starting = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen | None = None
         self._lines: queue.Queue = queue.Queue()
         self._ready = False
@@ -38,8 +38,11 @@ class Judge:
 
     def start(self) -> None:
         """Start the process without waiting for it: the first check finds it warm."""
-        if self._process is not None and self._process.poll() is None:
-            return
+        with self._starting:  # the first check may come while another thread is at it
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+
+    def _start(self) -> None:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "course_lib.grading.judge"],

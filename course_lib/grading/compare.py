@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from course_lib.grading.spec import Tiles
-from course_lib.grading.where import describe, misplaced, number
+from course_lib.grading.where import describe, digits_apart, misplaced, number
 from course_lib.states import SoftmaxState
+from course_lib.words import plural
 
 __all__ = ["Finding", "Target", "close", "describe", "in_float64", "judge", "leaves", "mapped", "names", "number", "said", "targets", "ulp"]
 
-BARE_STATE = "Return a SoftmaxState(row_max, row_sum, acc): what came back is a plain tuple of three."
+BARE_STATE = "Return a SoftmaxState(row_max, row_sum, acc): what came back is a plain {kind} of three."
 MAX_FACTOR, MAX_ULPS, RMS_FACTOR, RMS_ULPS = 3.0, 2.0, 1.5, 1.0
 
 
@@ -162,7 +163,7 @@ def judge(got: Any, reference: Any, wanted: list[Target], returns: str = "a tens
         missing = " Is a `return` missing?" if got is None else ""
         return [Finding("type", f"expected {returns}, got {said(got)}.{missing}")]
     if _bare_state(got, reference):
-        return [Finding("type", BARE_STATE)]
+        return [Finding("type", BARE_STATE.format(kind="list" if isinstance(got, list) else "tuple"))]
     pairs = list(zip(leaves(got), wanted, strict=True))
     contract = [finding for i, (leaf, target) in enumerate(pairs) if (finding := _contract(i, leaf, target))]
     return contract or [finding for i, (leaf, target) in enumerate(pairs) if (finding := _values(i, leaf, target))]
@@ -189,7 +190,7 @@ def _values(i: int, got: Any, target: Target) -> Finding | None:
     got = got.double()
     elsewhere, error = misplaced(got, ref), _errors(got, ref)
     largest = float(error.max()) if error.numel() else 0.0
-    multiple = largest / target.worst if target.worst > 0 else 0.0
+    multiple = largest / target.worst if target.worst > 0 and not bool(elsewhere.any()) else 0.0  # beside NaN it says nothing
     if not bool(elsewhere.any()) and largest <= target.limit and _rms(error) <= target.rms_limit:
         return None
     wrong = elsewhere | (error > target.limit)
@@ -213,7 +214,9 @@ def _number(i: int, got: Any, target: Target) -> Finding | None:
 def _finding(i: int, got: Tensor, target: Target, wrong: Tensor, multiple: float) -> Finding:
     at = tuple(int(n) for n in wrong.nonzero()[0])
     want, have = target.reference[at].item(), got[at].item()
-    return Finding("values", f"{int(wrong.sum()):,} of {wrong.numel():,} numbers are wrong.", i, wrong, multiple, number(have), number(want))
+    digits = digits_apart(want, have)
+    said = f"{int(wrong.sum()):,} of {wrong.numel():,} numbers are wrong."
+    return Finding("values", said, i, wrong, multiple, number(have, digits), number(want, digits))
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -227,8 +230,8 @@ def said(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, list | tuple):
-        kinds = {"tensors" if isinstance(part, Tensor) else f"{type(part).__name__}s" for part in value}
-        return f"a {'list' if isinstance(value, list) else 'tuple'} of {len(value)} {kinds.pop() if len(kinds) == 1 else 'things'}"
+        kinds = {"tensor" if isinstance(part, Tensor) else type(part).__name__ for part in value}
+        return f"a {'list' if isinstance(value, list) else 'tuple'} of {len(value)} {plural(kinds.pop() if len(kinds) == 1 else 'thing', len(value))}"
     return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
 
 

@@ -5,16 +5,18 @@ from typing import Any
 
 import torch
 
-from course_lib.grading import compare
+from course_lib.grading import compare, reconstruct, where
 from course_lib.grading.sentences import Outcome
+from course_lib.grading.spec import Probe
 from course_lib.source import Exercise
 
-_NUMBERS = 8
+_NUMBERS, _WIDE = 8, 76  # numbers of a row, characters of a line of them
 
 
-def of(outcome: Outcome, exercise: Exercise) -> dict:
+def of(outcome: Outcome, exercise: Exercise, seed: int) -> dict:
     """Details of one outcome, all plain data. place: the index of the first wrong number; the rows are those around it."""
     details: dict[str, Any] = {"probe": outcome.name, "shapes": shapes(exercise, outcome.probe.args, outcome.probe.kwargs)}
+    details["input"] = the_input(exercise, outcome.probe, seed)
     if outcome.reply is not None and outcome.reply.failure:
         details["traceback"] = traceback(outcome.reply.failure)
     if outcome.wrong_values:
@@ -23,29 +25,57 @@ def of(outcome: Outcome, exercise: Exercise) -> dict:
         if finding.wrong is not None:
             at = tuple(int(n) for n in finding.wrong.nonzero()[0])
             got = compare.leaves(outcome.reply.result)[finding.leaf]
-            details.update(place=list(at), expected_row=_row(target.reference, at), got_row=_row(got, at))
+            expected_row, got_row = _rows(target.reference, got, finding.wrong, at)
+            details.update(place=list(at), expected_row=expected_row, got_row=got_row)
     return details
 
 
 def traceback(failure: dict) -> str:
     """The answer's own frames, as Python prints them."""
-    lines = [part for where, source in failure["frames"] for part in (f"  {where or 'outside every definition'}", f"    {source}")]
+    lines = [part for place, source in failure["frames"] for part in (f"  {place or 'outside every definition'}", f"    {source}")]
     return "\n".join([*lines, f"{failure['type']}: {failure['message']}"])
 
 
-def _row(x: torch.Tensor, at: tuple[int, ...]) -> list[str]:
-    """Up to eight numbers of the row in which the first wrong place lies."""
+def _rows(expected: torch.Tensor, got: torch.Tensor, wrong: torch.Tensor, at: tuple[int, ...]) -> tuple[list[str], list[str]]:
+    """Up to eight numbers of the row in which the first wrong place lies, expected and got, with the digits that tell them apart."""
+    pairs = [_row(x, at) for x in (expected, got)]
+    digits = max((where.digits_apart(*pair) for pair, bad in zip(zip(*pairs, strict=True), _row(wrong, at), strict=True) if bad), default=0)
+    shown = [[compare.number(value, digits) for value in row] for row in pairs]
+    room = max(1, _WIDE // (2 + max(len(word) for row in shown for word in row)))
+    here = min(at[-1] - _start(expected, at), len(shown[0]) - 1) if at else 0
+    first = max(0, min(here - room // 2, len(shown[0]) - room))
+    return shown[0][first : first + room], shown[1][first : first + room]
+
+
+def _start(x: torch.Tensor, at: tuple[int, ...]) -> int:
+    return max(0, min(at[-1] - 3, x.shape[-1] - _NUMBERS)) if at else 0
+
+
+def _row(x: torch.Tensor, at: tuple[int, ...]) -> list:
     row = x[at[:-1]] if at else x.reshape(1)
-    start = max(0, min(at[-1] - 3, row.shape[0] - _NUMBERS)) if at else 0
-    return [compare.number(value) for value in row[start : start + _NUMBERS].tolist()]
+    return row[_start(x, at) :][:_NUMBERS].tolist()
 
 
 def shapes(exercise: Exercise, args: tuple, kwargs: dict) -> list[str]:
     """The arguments of a call in words: "x [2, 3] float32"."""
+    return [f"{name} {_shape(value)}" for name, value in _named(exercise, args, kwargs)]
+
+
+def the_input(exercise: Exercise, probe: Probe, seed: int) -> str:
+    """The call as Python to paste, where it is small; else where the numbers come from."""
+    text = reconstruct.call(exercise.name, _named(exercise, probe.args, probe.kwargs), probe.layout)
+    if text is not None:
+        return text
+    sizes = ", ".join(shapes(exercise, probe.args, probe.kwargs))
+    return f"Too many numbers to show here: {sizes}.\n`check({exercise.name}, seed={seed})` draws the very same ones again."
+
+
+def _named(exercise: Exercise, args: tuple, kwargs: dict) -> list[tuple[str, Any]]:
+    """The arguments with the names that the exercise gives them."""
     node = next((n for n in ast.parse(exercise.solution).body if getattr(n, "name", None) == exercise.name), None)
     named = [arg.arg for arg in node.args.args] if isinstance(node, ast.FunctionDef) else []
     named += [f"argument {i}" for i in range(len(named), len(args))]
-    return [f"{name} {_shape(value)}" for name, value in [*zip(named, args, strict=False), *kwargs.items()]]
+    return [*zip(named, args, strict=False), *kwargs.items()]
 
 
 def _shape(value: Any) -> str:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 import torch
 
 from course_lib import hardware
-from course_lib.grading import catalogue, diagnose, excerpt, lines
+from course_lib.grading import ahead, catalogue, diagnose, excerpt, lines
 from course_lib.grading.servers import Servers
 from course_lib.grading.trial import Findings, Trial
 from course_lib.grading.verdict import Diagnosis, Verdict
@@ -87,8 +87,13 @@ def _decide(verdict: Verdict, exercise: Exercise, text: str, seed: int, judge: J
         verdict.status, verdict.diagnosis = "blocked", Diagnosis("needs-triton", hardware.blocked("triton") or "")
         return
     with Trial(exercise, material, text, seed, judge.servers) as trial:
+        if exercise.kind == "triton":
+            judge.servers.start("compiled")  # it imports while the interpreter works
         found = trial.run()
-        if not _conclude(verdict, trial, found, judge.memo) or exercise.kind != "triton" or verdict.tier == "interpreter":
+        if not _conclude(verdict, trial, found, judge.memo) or exercise.kind != "triton":
+            return
+        if verdict.tier == "interpreter":
+            _compile(verdict, trial, found)
             return
     with Trial(exercise, material, text, seed, judge.servers, "compiled") as trial:
         found, cases = trial.run_probes(), verdict.cases
@@ -109,7 +114,7 @@ def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bo
         verdict.status = "timeout" if any(case.status == "timeout" for case in found.cases) else "failed"
         verdict.diagnosis = diagnose.diagnosed(trial, found, memo)
         shown = diagnose.speaking(found)
-        verdict.details.update(excerpt.of(shown, trial.exercise) if shown is not None else {})
+        verdict.details.update(excerpt.of(shown, trial.exercise, trial.seed) if shown is not None else {})
     elif found.rules:
         rule, said = found.rules[0]
         verdict.status, verdict.diagnosis = "needs_review", Diagnosis(rule.id, f"{said} The values are right; a person needs to look at it.")
@@ -118,6 +123,14 @@ def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bo
     trial.close()
     verdict.details["printed"] = trial.printed
     return verdict.status == "passed"
+
+
+def _compile(verdict: Verdict, trial: Trial, found: Findings) -> None:
+    """Without a GPU: what passed in the interpreter must compile as well."""
+    case, refused = ahead.compile_all(trial, found)
+    verdict.cases = [*verdict.cases, *([case] if case else [])]
+    if refused:
+        verdict.status, verdict.points, verdict.diagnosis = "failed", 0, refused
 
 
 def _unreadable(text: str, name: str) -> Diagnosis | None:

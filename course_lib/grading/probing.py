@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from course_lib.grading import servers as servers_module
 from course_lib.grading import lines, wire
+from course_lib.grading import servers as servers_module
 from course_lib.grading.servers import Output, Servers, environment
 from course_lib.grading.spec import Evidence
 
@@ -145,6 +145,11 @@ class AnswerProcess:
         problems = data.get("problems")
         seen = [_text(p, 40) for p in problems] if isinstance(problems, list) else []
         return Reply(data.get("result"), _failure(data.get("failure"), self._texts.get(key, "")), seen, evidence)
+
+    def compile(self, key: str, launch: dict, deadline: float) -> dict | None:
+        """Compile a kernel of a loaded answer for a launch that was seen; None, or how that failed."""
+        data = self._exchange({"op": "compile", "key": key, "launch": launch}, deadline)
+        return _failure(data.get("failure"), self._texts.get(key, ""))
 
     def _exchange(self, request: dict | None, deadline: float) -> dict:
         if self._end:

@@ -171,10 +171,11 @@ class Overview:
     notes: tuple[str, ...]
 
 
-def overview() -> Overview:
+def overview(number: int | None = None) -> Overview:
+    """All of it, or one chapter's part."""
     known, notes = entries()
     chapters = []
-    for chapter in CHAPTERS:
+    for chapter in (c for c in CHAPTERS if number in (None, c.number)):
         rows = tuple(_row(exercise, known[exercise.name]) for exercise in catalogue.of_chapter(chapter.number))
         if rows:
             chapters.append((f"{chapter.number:02d}  {chapter.title}", rows))

@@ -5,6 +5,8 @@ a hook sees where a cell stopped. Knows nothing of exercises.
 """
 
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from course_lib.grading.answer import Cell
@@ -19,6 +21,16 @@ def shell():
     from IPython import get_ipython
 
     return get_ipython()
+
+
+def in_kernel() -> bool:
+    """Whether a notebook kernel runs this code (not IPython in a terminal, not a script)."""
+    return hasattr(shell(), "kernel")
+
+
+def in_background(action: Callable[[], None]) -> None:
+    """Do something while the reader reads; it ends with the process."""
+    threading.Thread(target=action, daemon=True).start()
 
 
 def recorder() -> "Recorder | None":

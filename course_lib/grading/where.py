@@ -6,24 +6,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.words import plural
+
 
 def misplaced(got: Tensor, ref: Tensor) -> Tensor:
     """Where NaN or an infinity stands that should not, or does not that should."""
     return (got.isnan() != ref.isnan()) | (got.isposinf() != ref.isposinf()) | (got.isneginf() != ref.isneginf())
 
 
-def number(x: Any) -> str:
-    """A number as the learner reads it: NaN, inf, four digits."""
-    if isinstance(x, float):
-        x += 0.0  # -0.0 reads 0.0
-        return "NaN" if math.isnan(x) else f"{x:.4g}" if abs(x) >= 1e4 or 0 < abs(x) < 1e-3 else f"{x:.4f}" if math.isfinite(x) else str(x)
-    return str(x)
+MOST_DIGITS = 9  # as many as a float32 has
+
+
+def number(x: Any, digits: int = 0) -> str:
+    """A number as the learner reads it: NaN, inf, four places behind the point. digits: that many significant ones instead."""
+    if not isinstance(x, float):
+        return str(x)
+    x += 0.0  # -0.0 reads 0.0
+    if not math.isfinite(x):
+        return "NaN" if math.isnan(x) else str(x)
+    if digits:
+        return f"{x:#.{digits}g}"
+    if abs(x) >= 1e6 or 0 < abs(x) < 1e-3:
+        return f"{x:.4g}"
+    return f"{x:.0f}" if abs(x) >= 1e4 else f"{x:.4f}"
+
+
+def digits_apart(one: Any, other: Any) -> int:
+    """How many significant digits tell two numbers apart that `number` writes alike; 0 where it does not, or none would."""
+    if not (isinstance(one, float) and isinstance(other, float)) or one == other or number(one) != number(other):
+        return 0
+    return next((n for n in range(4, MOST_DIGITS + 1) if number(one, n) != number(other, n)), MOST_DIGITS)
+
+
+def expected_and_got(expected: Any, got: Any) -> str:
+    """`expected 0.41, got 0.88`, with as many digits as it takes to see the difference."""
+    digits = digits_apart(expected, got)
+    shown = f"expected {number(expected, digits)}, got {number(got, digits)}"
+    if digits <= 4:  # too far apart to be called rounding
+        return shown
+    apart = number(expected, digits) != number(got, digits)
+    how = f"they differ in the {_ordinal(digits)} digit" if apart else f"they differ by {abs(expected - got):.1e}"
+    return f"{shown}; {how}: rounding, more than plain PyTorch's"
 
 
 def describe(got: Any, ref: Any, axes: tuple[str, ...] = (), tile: tuple[str, int] | None = None, wrong: Tensor | None = None) -> str:
     """One or two honest sentences on where a tensor is wrong, with the first wrong place as evidence."""
     if not isinstance(got, Tensor) or not isinstance(ref, Tensor):
-        return f"Expected {number(ref)}, got {number(got)}."
+        said = expected_and_got(ref, got)
+        return f"{said[0].upper()}{said[1:]}."
     ref = ref.to(got.dtype) if not got.is_floating_point() else ref.double()
     if wrong is None:
         wrong = (got.double() - ref.double()).abs() > 1e-4 * ref.double().abs().clamp(min=1.0)
@@ -33,7 +63,7 @@ def describe(got: Any, ref: Any, axes: tuple[str, ...] = (), tile: tuple[str, in
     axes = tuple(axes)[: got.dim()] if len(axes) >= got.dim() else tuple(f"dimension {i}" for i in range(got.dim()))
     at = tuple(int(n) for n in wrong.nonzero()[0])
     place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, at, strict=True))
-    evidence = f"{place + ': ' if place else ''}expected {number(ref[at].item())}, got {number(got[at].item())}"
+    evidence = f"{place + ': ' if place else ''}{expected_and_got(ref[at].item(), got[at].item())}"
     ratio = _ratio(got, ref) if got.is_floating_point() else None
     where = f"{_where(wrong, axes, tile, got)} ({evidence})."
     return f"{where} Every number is {ratio} times what it should be." if ratio else where
@@ -56,7 +86,9 @@ def _where(wrong: Tensor, axes: tuple[str, ...], tile: tuple[str, int] | None, g
     for i, axis in enumerate(axes):
         bad = (wrong.movedim(i, 0).flatten(1).any(1) if wrong.dim() > 1 else wrong).nonzero().flatten().tolist()
         if len(bad) < wrong.shape[i]:
-            return f"{verb} only in {_plural(axis, len(bad))} {_ranges(bad)}"
+            if axis.startswith("dimension "):
+                return f"{verb} only at {_ranges(bad)} of {axis}"
+            return f"{verb} only in {plural(axis, len(bad))} {_ranges(bad)}"
     return f"{verb} in {int(wrong.sum()):,} of {wrong.numel():,} places"
 
 
@@ -91,10 +123,6 @@ def _ratio(got: Tensor, ref: Tensor) -> str | None:
 
 def _ordinal(n: int) -> str:
     return {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}.get(n, f"{n}th")
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from course_lib.commands.notebook_cells import source_of
 from course_lib.grading import catalogue
 from course_lib.grading.feedback import ACCENT
 from course_lib.source import parse_answers
-from tools.drive_lab import ROOT, Session, text_of
+from tools.drive_lab import ROOT, Session
 from tools.run_notebooks import statuses
 from tools.sync import exercise_cell
 
@@ -138,7 +139,7 @@ def test_a_key_on_the_slider_changes_the_figure(chapter, shots):
 
 def test_a_guess_is_kept(chapter, shots):
     session = chapter.session
-    place = next(i for i, c in enumerate(session.cells()) if re.match(r"predict\([^\n]*\)\s*\Z", text_of(c)) and "choices=" not in text_of(c))
+    place = next(i for i, c in enumerate(session.cells()) if re.match(r"predict\([^\n]*\)\s*\Z", source_of(c)) and "choices=" not in source_of(c))
     key = re.search(r'predict\("([^"]+)"', session.source(place))[1]
     session.node(place, ".k-guess input").click()
     session.page.keyboard.type("16")
