@@ -228,7 +228,7 @@ def merge_states(a, b):
     m = torch.max(a.row_max, b.row_max)
     safe = m.masked_fill(m == float('-inf'), 0)
     ca, cb = (a.row_max - safe).exp(), (b.row_max - safe).exp()
-    return m, ca * a.row_sum + cb * b.row_sum, ca.unsqueeze(-1) * a.acc + cb.unsqueeze(-1) * b.acc
+    return SoftmaxState(m, ca * a.row_sum + cb * b.row_sum, ca.unsqueeze(-1) * a.acc + cb.unsqueeze(-1) * b.acc)
 """,
         """\
 def merge_states(a, b):
