@@ -165,3 +165,10 @@ def test_frames_carry_trees_bit_by_bit(tree):
 def test_nonsense_is_a_wire_error(header):
     with pytest.raises(wire.WireError):
         wire.unpack(header, b"abcd")
+
+
+def test_numbers_say_the_same_whatever_their_type_but_ints_exactly():
+    wanted = compare.targets(12, [12, 12, 12])
+    assert compare.close(24.0, 24, wanted) and compare.close(24, 24, wanted) and compare.close(0.1 + 0.2, 0.3, wanted)
+    assert not compare.close(24.5, 24, wanted) and not compare.close(10_000_001, 10_000_000, wanted)
+    assert not compare.close(True, 1, wanted) and not compare.close(10**400, 1.0, wanted) and not compare.close("a", 1, wanted)
