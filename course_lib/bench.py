@@ -1,4 +1,4 @@
-"""Time and memory of one call, on this machine. Knows nothing of attention, figures or grading.
+"""Time and memory of one call, on this machine, and a table of such times. Knows nothing of attention, figures or grading.
 
 Times are medians over repeats with their spread. Memory is the peak of what the call itself allocates: counted by
 the allocator on a GPU, and by following every new storage on a CPU (what torch asks for, not what the system maps).
@@ -7,14 +7,17 @@ the allocator on a GPU, and by following every new storage on a CPU (what torch 
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.tables import Table
 from course_lib.words import number
+
+_UNITS = {"bytes": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")), "flops": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"))}
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,69 @@ class Timing:
     repeats: int
 
     def __str__(self) -> str:
-        scale, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
-        median, low, high = (number(seconds * scale) for seconds in (self.median, self.low, self.high))
+        median, low, high, unit = self.words()
         return f"{median} {unit} (middle half of {self.repeats}: {low} to {high})"
+
+    def words(self, digits: int = 4) -> tuple[str, str, str, str]:
+        """Median, low and high as words, and their unit."""
+        scale, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
+        return *(number(seconds * scale, digits) for seconds in (self.median, self.low, self.high)), unit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `table`: what ran and its timing; what it moved (bytes) or computed (flops); the ceiling of that, per second."""
+
+    name: str
+    timing: Timing
+    bytes: float | None = None
+    flops: float | None = None
+    ceiling: float | None = None
+
+    def __post_init__(self):
+        if self.bytes is not None and self.flops is not None:
+            raise ValueError(f"bench.Row {self.name!r}: give bytes or flops, not both; a ceiling is one of the two")
+        if self.ceiling is not None and (self.rate is None or not self.ceiling > 0):
+            raise ValueError(f"bench.Row {self.name!r}: a ceiling needs bytes or flops beside it, and must be above 0")
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes/s or FLOP/s at the median time; None where no amount was given."""
+        amount = self.flops if self.bytes is None else self.bytes
+        return None if amount is None else amount / self.timing.median
+
+    @property
+    def share(self) -> float | None:
+        """The rate as a share of the ceiling, 1 = 100 %."""
+        return None if self.ceiling is None else self.rate / self.ceiling
+
+
+def table(rows: Iterable[Row], title: str = "", note: str = "") -> Table:
+    """Medians, the middle half of the repeats, rates, and percent of the ceiling; columns that no row fills are left out."""
+    rows = list(rows)
+    if not rows:
+        raise ValueError("bench.table: there is no row; give it at least one bench.Row")
+    columns, lines = ["", "median", "middle half"], [[row.name, *_timed(row.timing)] for row in rows]
+    if any(row.rate is not None for row in rows):
+        columns.append("rate")
+        for line, row in zip(lines, rows, strict=True):
+            line.append("" if row.rate is None else _rate(row))
+    if any(row.share is not None for row in rows):
+        columns.append("of this machine's ceiling")
+        for line, row in zip(lines, rows, strict=True):
+            line.append("" if row.share is None else f"{100 * row.share:.3g} %")
+    return Table(tuple(columns), tuple(tuple(line) for line in lines), title, note)
+
+
+def _timed(timing: Timing) -> tuple[str, str]:
+    median, low, high, unit = timing.words(3)
+    return f"{median} {unit}", f"{low} to {high}"
+
+
+def _rate(row: Row) -> str:
+    units = _UNITS["flops" if row.bytes is None else "bytes"]
+    scale, unit = next(((scale, unit) for scale, unit in units if row.rate >= scale), units[-1])
+    return f"{number(row.rate / scale, 3)} {unit}"
 
 
 def time_call(call: Callable[[], object], repeats: int = 7, warm_up: int = 1, device: str = "cpu") -> Timing:

@@ -1,8 +1,8 @@
-"""What chapter 00 shows in its one cell: the machine, a first measurement made now, and where to go next."""
+"""What chapter 00 shows in its first cell: the machine, a first measurement made now, and where to go next; and the ceilings of another machine."""
 
 import torch
 
-from course_lib import bench, hardware, oracles
+from course_lib import bench, hardware, oracles, recorded
 from course_lib.cards import Card, framed, plain, rich
 from course_lib.chapters import CHAPTERS
 
@@ -28,6 +28,15 @@ def welcome(n: int = 2048, width: int = 64) -> Card:
         + ". The other chapters are coming.",
     ]
     return Card(framed("".join(f'<div style="margin:4px 0">{rich(line)}</div>' for line in lines)), "\n".join(plain(line) for line in lines))
+
+
+def ceilings_elsewhere() -> recorded.Record | Card:
+    """The committed ceilings of the course's GPU machine, or a card that says how to make such a record."""
+    try:
+        return recorded.table("ceilings")
+    except FileNotFoundError:
+        words = "No ceilings of another machine are committed yet. On a machine with a GPU, `python benchmarks/ceilings.py` writes them."
+        return Card(framed(rich(words)), plain(words))
 
 
 def _whose(owner: str) -> str:

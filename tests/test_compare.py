@@ -228,3 +228,10 @@ def test_rows_show_the_digits_that_differ_and_fit_a_line():
     assert sum(one != other for one, other in zip(*rows, strict=True)) == 1
     rows = excerpt._rows(expected, expected + 1, expected == expected, at)
     assert len(rows[0]) == 8 and all(len(word) == 6 for word in rows[0])
+
+
+def test_numbers_say_the_same_whatever_their_type_but_ints_exactly():
+    wanted = compare.targets(12, [12, 12, 12])
+    assert compare.close(24.0, 24, wanted) and compare.close(24, 24, wanted) and compare.close(0.1 + 0.2, 0.3, wanted)
+    assert not compare.close(24.5, 24, wanted) and not compare.close(10_000_001, 10_000_000, wanted)
+    assert not compare.close(True, 1, wanted) and not compare.close(10**400, 1.0, wanted) and not compare.close("a", 1, wanted)

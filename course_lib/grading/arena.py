@@ -87,6 +87,8 @@ class Arguments:
         if same:
             for arena, x in zip(self.arenas, new, strict=True):
                 arena.fill(x)
+            kept = iter(self.arenas)
+            self.built = _mapped(tree, lambda _: next(kept).tensor)  # the same memory, and the new tree's numbers
         return same
 
     def fresh(self, evidence: Evidence) -> Any:

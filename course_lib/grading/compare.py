@@ -243,9 +243,19 @@ def close(one: Any, other: Any, wanted: list[Target]) -> bool:
     return all(_alike(x, y, target) for x, y, target in zip(a, b, wanted, strict=True))
 
 
+def _same_value(x: Any, y: Any) -> bool:
+    """Ints exactly; a float beside any number to a millionth; everything else by type and equality."""
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in (x, y)) or (isinstance(x, int) and isinstance(y, int)):
+        return type(x) is type(y) and x == y
+    try:
+        return x == y or math.isclose(x, y, rel_tol=1e-6)
+    except OverflowError:  # an int too large for a float
+        return False
+
+
 def _alike(x: Any, y: Any, target: Target) -> bool:
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-        return type(x) is type(y) and (x == y or (isinstance(x, float) and math.isclose(x, y, rel_tol=1e-6)))
+        return _same_value(x, y)
     if x.shape != y.shape or x.dtype != y.dtype:
         return False
     if not x.dtype.is_floating_point:
