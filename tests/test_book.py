@@ -313,7 +313,7 @@ def test_a_progress_file_with_odd_fields_still_counts(home, fake_judge):
 
 
 def test_what_comes_next_is_core_first(home, fake_judge, softmax):
-    assert progress.next_exercise().name == "safe_softmax"
+    assert progress.next_exercise().name == next(e.name for e in catalogue.exercises().values() if e.level == "core")
     attempt.grade(softmax, RIGHT.format(name="safe_softmax"))
     assert progress.next_exercise(softmax).name == "online_normalizer"
     for exercise in catalogue.exercises().values():
