@@ -31,7 +31,7 @@ def test_every_mistake_is_named(judge, mutant):
 @pytest.mark.parametrize(
     "line, id",
     [
-        ("return 20.0", "stale"),
+        ("return 20.0", "unknown"),
         ("return None", "type"),
         ("return 3 * elements * bytes_each / seconds / 1e9", "unknown"),
         ("return elements / second", "exception"),
