@@ -22,7 +22,7 @@ def _softmax_over_tiles_probes(g: torch.Generator) -> list[Probe]:
         probe("a second tile 95 below the first", far_below(g, 4, 14, 4), 4),
         probe("hidden keys, a row without any key", with_hidden(g, 6, 19, 5), 5),
         probe("a hot last key in a tile of its own", hot_last(g, 3, 17), 4),
-        probe("scores around -200 and +200", normal(g, 12, 15) + torch.tensor([[-200.0], [200.0]]).repeat(6, 1), 4, diagnose=False),
+        probe("scores around -200 and +200", normal(g, 48, 15) + torch.tensor([[-200.0], [200.0]]).repeat(24, 1), 4, diagnose=False),
         probe("not contiguous, [2, 3, 14]", normal(g, 2, 3, 14), 4, layout="transposed", diagnose=False),
         probe("float64 in, float64 out", normal(g, 2, 12, dtype=torch.float64), 5, diagnose=False),
     ]
