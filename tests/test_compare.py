@@ -235,3 +235,21 @@ def test_numbers_say_the_same_whatever_their_type_but_ints_exactly():
     assert compare.close(24.0, 24, wanted) and compare.close(24, 24, wanted) and compare.close(0.1 + 0.2, 0.3, wanted)
     assert not compare.close(24.5, 24, wanted) and not compare.close(10_000_001, 10_000_000, wanted)
     assert not compare.close(True, 1, wanted) and not compare.close(10**400, 1.0, wanted) and not compare.close("a", 1, wanted)
+
+
+# ---------------------------------------------------------------- the root mean square
+
+
+def test_the_rms_rule_binds_only_where_there_are_enough_elements():
+    """Every error is half the limit of a single element: over many that is systematic, over two it is two roundings."""
+    for count, refused in ((2, False), (compare.RMS_ELEMENTS - 1, False), (compare.RMS_ELEMENTS, True)):
+        reference = torch.ones(count, dtype=torch.float64)
+        plain = reference.clone()
+        plain[0] += 1e-6  # the plain way is off in one place: max 1e-6, RMS far below
+        got = reference + 1.5e-6
+        assert bool(found(got, reference, plain)) == refused, count
+
+
+def test_few_elements_still_have_their_single_limits():
+    reference = torch.ones(2, dtype=torch.float64)
+    assert found(reference + 4e-6, reference, reference + 1e-6)

@@ -3,7 +3,7 @@
 The rule, a result's leaf at a time: the reference is computed in float64; several plain PyTorch ways at the answer's own
 precision show what rounding costs on exactly this input; a result is right when its largest error is at most 3 times the
 worst of theirs (plus 2 units in the last place of the largest value), and its root mean square error at most 1.5 times
-(plus 1 unit). NaN and infinities must stand exactly where the reference has them.
+(plus 1 unit; only from RMS_ELEMENTS elements on). NaN and infinities must stand exactly where the reference has them.
 """
 
 import math
