@@ -1,0 +1,62 @@
+"""What every host function of this folder needs: which tiles fit this device, and one way to refuse wrong arguments.
+
+A configuration is chosen by the shared memory that one block may use: 227 KiB on H100 and H200, 163 on A100, 99 on
+L4 and RTX cards, 64 on a T4. On a CPU the kernels run in Triton's interpreter, where shared memory has no limit.
+"""
+
+import functools
+
+import torch
+import triton
+
+INTERPRETER = 1 << 20  # "KiB" of a CPU: every tile fits
+
+
+@functools.cache
+def shared_memory(device: torch.device) -> int:
+    """KiB of shared memory that one block may use on this device."""
+    if device.type != "cuda":
+        return INTERPRETER
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin // 1024
+
+
+def choose(configs: dict[int, dict], device: torch.device, itemsize: int = 2) -> dict:
+    """The first configuration whose need (KiB, for 2-byte elements) fits; configs are ordered from the largest need down."""
+    fits = shared_memory(device) * 2 // itemsize
+    return next((config for need, config in configs.items() if need <= fits), configs[min(configs)])
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is n or more, and at least 16: the shortest side that `tl.dot` takes."""
+    return max(16, triton.next_power_of_2(n))
+
+
+def require(holds: bool, kernel: str, sentence: str, **tensors: torch.Tensor) -> None:
+    """ValueError with the shapes and dtypes of the tensors where something a kernel relies on does not hold."""
+    if not holds:
+        shapes = ", ".join(f"{name} is {list(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}" for name, x in tensors.items())
+        raise ValueError(f"{kernel}: {sentence} ({shapes})")
+
+
+def require_floats(kernel: str, **tensors: torch.Tensor) -> None:
+    """All on one device, of one dtype that Triton can compute with here: float16, bfloat16 or float32, no bfloat16 on a CPU."""
+    first = next(iter(tensors.values()))
+    allowed = (torch.float16, torch.bfloat16, torch.float32)
+    require(all(x.dtype in allowed for x in tensors.values()), kernel, "the tensors must be float16, bfloat16 or float32", **tensors)
+    require(len({x.dtype for x in tensors.values()}) == 1, kernel, "the tensors must have one dtype; convert them first", **tensors)
+    require(len({x.device for x in tensors.values()}) == 1, kernel, "the tensors must be on one device", **tensors)
+    bad = first.device.type == "cpu" and first.dtype == torch.bfloat16
+    require(not bad, kernel, "Triton's interpreter computes bfloat16 wrongly, so it is refused on a CPU; use float32", **tensors)
+
+
+def require_attention(kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None) -> float:
+    """ValueError where q [B, H, N_Q, D] and k, v [B, H_KV, N_KV, D] do not fit together; returns the scale, 1 / sqrt(D) for None."""
+    require_floats(kernel, q=q, k=k, v=v)
+    fits = q.dim() == k.dim() == 4 and k.shape == v.shape and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
+    require(fits, kernel, "q must be [B, H, N_Q, D] and k, v [B, H_KV, N_KV, D]", q=q, k=k, v=v)
+    H, H_KV, D = q.shape[1], k.shape[1], q.shape[3]
+    require(0 < D <= 256, kernel, "the head size D must be 1 to 256", q=q)
+    require(H_KV > 0 and H % H_KV == 0, kernel, f"{H} query heads are not a multiple of {H_KV} K/V heads", q=q, k=k)
+    scale = D**-0.5 if scale is None else float(scale)
+    require(0 < scale < float("inf"), kernel, f"scale must be above 0 and finite; it is {scale}", q=q)
+    return scale
