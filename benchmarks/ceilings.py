@@ -27,6 +27,7 @@ def rows(found: ceilings.Ceilings) -> list[dict]:
 
 def _row(name: str, unit: str, scale: float, ceiling: ceilings.Ceiling, printed: float | None) -> dict:
     row: dict = {"ceiling": name, "unit": unit, "median": ceiling.median / scale, "low": ceiling.low / scale, "high": ceiling.high / scale}
+    row["spread (%)"] = 100 * ceiling.spread
     if printed:
         row |= {"data sheet": printed / scale, "of it (%)": 100 * ceiling.median / printed}
     return row | {"what ran": ceiling.how}

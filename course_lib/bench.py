@@ -117,47 +117,84 @@ def time_call(call: Callable[[], object], repeats: int = 7, warm_up: int = 1, de
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes that were alive at once during `call()`, beyond what was alive before it; the result is included."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with _Storages() as meter:
-        call()
+    """The most bytes that were alive at once during `call()`, beyond what was alive before it; the result is included.
+
+    Calls may be nested: each counts from its own beginning. An error of `call` is not caught. A CPU counts every tensor that an
+    operation takes or gives, whole storages (a slice keeps its tensor alive); what one operation needs within itself and frees
+    again is not seen there. A GPU's allocator sees that too, and rounds each allocation up to 512 bytes.
+    """
+    meter = _Allocator() if device == "cuda" else _Storages()
+    with meter:
+        result = call()  # alive until the meter has been read
+    del result
     return meter.peak
 
 
+class _Allocator:
+    """The peak of CUDA's allocator. Its counter is one for the process, so every open meter takes note before it is reset."""
+
+    _open: "list[_Allocator]" = []
+
+    def __enter__(self) -> "_Allocator":
+        torch.cuda.synchronize()
+        self._note()
+        self.before = self.highest = torch.cuda.memory_allocated()
+        self._open.append(self)
+        return self
+
+    def __exit__(self, *_) -> None:
+        torch.cuda.synchronize()
+        self._note()
+        self._open.remove(self)
+
+    @property
+    def peak(self) -> int:
+        return self.highest - self.before
+
+    def _note(self) -> None:
+        highest = torch.cuda.max_memory_allocated()
+        for meter in self._open:
+            meter.highest = max(meter.highest, highest)
+        torch.cuda.reset_peak_memory_stats()
+
+
 class _Storages(TorchDispatchMode):
-    """Follows every storage that appears while it is active; `peak` is the most bytes alive at once."""
+    """Follows every storage that operations take or give while it is active; `peak` is the most bytes alive at once, beyond the first ones."""
 
     def __init__(self):
         super().__init__()
-        self.alive, self.peak, self._seen = 0, 0, set()
+        self.alive, self.peak = 0, 0
+        self._sizes: dict[int, int] = {}
 
     def _watch(self, func, types, args=(), kwargs=None):
-        for leaf in tree_leaves((args, kwargs)):  # storages that were there before
-            if isinstance(leaf, torch.Tensor):
-                self._seen.add(leaf.untyped_storage()._cdata)
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        for leaf in taken:
+            self._follow(leaf, new=False)
+        result = func(*args, **kwargs)
+        for leaf in taken:  # `out=` may have grown
+            self._follow(leaf, new=False)
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self._seen:
-                self._follow(leaf)
+            if isinstance(leaf, torch.Tensor):
+                self._follow(leaf, new=True)
         return result
 
-    def _follow(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        size, key = storage.nbytes(), storage._cdata
-        self._seen.add(key)
-        self.alive += size
+    def _follow(self, tensor: torch.Tensor, new: bool) -> None:
+        try:
+            storage = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # sparse tensors have none
+            return
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._sizes:
+            self.alive += size - self._sizes[key]
+        else:
+            self.alive += size if new else 0
+            weakref.finalize(storage, self._gone, key).atexit = False
+        self._sizes[key] = size
         self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._gone, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.alive -= size
+    def _gone(self, key: int) -> None:
+        self.alive -= self._sizes.pop(key)
 
 
 # Set afterwards: a `__torch_dispatch__` in the class body is wrapped so that its first use imports the compiler (0.9 s).

@@ -6,7 +6,6 @@ COURSE_EARLIER=solution (set while answers are graded) always gives the solution
 whatever comes after it in the course. Knows nothing of checks or notebooks.
 """
 
-import difflib
 import importlib.util
 import itertools
 import json
@@ -17,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from course_lib import paths
-from course_lib.source import Exercise, fingerprint, parse_answers, parse_exercises
+from course_lib import exercise_list, paths
+from course_lib.source import fingerprint, parse_answers
 
 _fresh = itertools.count(1)
 _own: dict[tuple, ModuleType] = {}
@@ -31,7 +30,7 @@ def __getattr__(name: str):
     sentence = _unknown(name) or _refused(name)
     if sentence:
         raise ImportError(sentence)
-    module = _learners(name) or _solutions(_catalogue()[name][1])
+    module = _learners(name) or _solutions(exercise_list.known()[name][1])
     return getattr(module, name)
 
 
@@ -43,28 +42,14 @@ def where(name: str) -> str:
     return "yours" if _learners(name) else "the course's"
 
 
-@cache
-def _catalogue() -> dict[str, tuple[Exercise, Path]]:
-    """Every exercise in the order of the course, with the file of its solution."""
-    found = {}
-    for path in paths.solution_files():
-        for exercise in parse_exercises(path.read_text(encoding="utf-8"), int(path.name[2:4]), path.name):
-            found[exercise.name] = (exercise, path)
-    return found
-
-
 def _unknown(name: object) -> str | None:
-    if name in _catalogue():
-        return None
-    near = difflib.get_close_matches(str(name), _catalogue(), n=2, cutoff=0.5)
-    offer = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(_catalogue())}."
-    return f"course_lib.earlier: there is no exercise {name!r}. {offer}"
+    return None if name in exercise_list.known() else f"course_lib.earlier: there is no exercise {name!r}. {exercise_list.offer(name)}"
 
 
 def _refused(name: str) -> str | None:
     """While one exercise is graded, only what the course taught before it can be used."""
     graded = os.environ.get("COURSE_GRADING")
-    order = list(_catalogue())
+    order = list(exercise_list.known())
     if not graded or graded not in order or order.index(name) < order.index(graded):
         return None
     if name == graded:
@@ -90,7 +75,7 @@ def _learners(name: str) -> ModuleType | None:
     accepted = _accepted(name)
     if not accepted:
         return None
-    book = paths.answers() / _catalogue()[name][1].name
+    book = paths.answers() / exercise_list.known()[name][1].name
     try:
         whole = book.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -7,12 +7,11 @@ sentence for the reader. Knows nothing of how guesses are asked for or judged.
 import json
 import numbers
 import os
-import tempfile
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from course_lib import paths
+from course_lib import disk, paths
 
 unsaved: dict[str, dict] = {}  # guesses that could not be written
 _UNANSWERED = {"guess": None, "at": None, "measured": None, "measured_at": None}
@@ -116,16 +115,9 @@ def _sound(entry) -> dict:
 
 def _write(book: dict[str, dict], notices: list[str]) -> None:
     """Replace the file in one move; a guess that cannot be written is kept for this session."""
-    temporary = None
     try:
-        paths.records().mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=paths.records(), prefix="predictions.", suffix=".new", delete=False) as out:
-            temporary = Path(out.name)
-            json.dump({"version": 1, "predictions": book}, out, indent=1, ensure_ascii=False)
-        os.replace(temporary, _file())
+        disk.replace(_file(), json.dumps({"version": 1, "predictions": book}, indent=1, ensure_ascii=False))
         unsaved.clear()
     except OSError as problem:
         unsaved.update(book)
         notices.append(f"It could not be saved ({problem.strerror}: {_file()}); it is kept until the kernel stops.")
-        if temporary:
-            temporary.unlink(missing_ok=True)

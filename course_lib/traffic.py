@@ -1,172 +1,304 @@
 """Counts what an interpreted Triton kernel loads and stores, and stops an access outside its tensors with a sentence.
 
+    with traffic.counted() as launches:      # in a process where kernels are interpreted
+        copy(x)
+    launches[0].bytes_loaded
+
+    traffic.count(copy, x)                   # anywhere, on a GPU machine in a process of its own
+
 Knows nothing of exercises. Works on the interpreter (TRITON_INTERPRET=1) by wrapping the functions it calls for every
-load, store and launch. The bytes are *requested* ones: what programs ask for, before any cache. Lanes that a mask turns
-off are not counted. Without the guard an access out of range reads a neighbour's memory, or ends the process.
+load, store, dot and launch; tensor descriptors, block pointers, gathers and scatters end in the same loads and stores.
+The bytes are *requested* ones: what programs ask for, before any cache. Lanes that a mask turns off are not counted.
+Without the guard an access out of range reads a neighbour's memory, or ends the process. The guard knows addresses, not which
+pointer they came from: a wrong one that hits another tensor of the same launch shows in the values only.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
+from course_lib.launches import Argument, Launch, Touch, signature
+from course_lib.regions import OutOfRange, Region, nearest
 
-class OutOfRange(IndexError):
-    """A kernel touched memory outside the tensors that it was launched with."""
+__all__ = ["Argument", "Launch", "OutOfRange", "Touch", "count", "counted"]
+
+_BY_DESCRIPTOR = "Are the shape and strides of the tensor descriptor those of the tensor?"
 
 
-@dataclass
-class Launch:
-    """One launch: the tensors it may touch are kept by name as (first byte, one past the last byte, bytes an element)."""
+def count(fn: Callable, *args, **kwargs):
+    """Call fn(*args, **kwargs) with interpreted kernels and return what they asked for: a `course_lib.counting.Traffic`.
 
-    kernel: str
-    grid: tuple[int, ...] = ()
-    constexprs: dict = field(default_factory=dict)
-    tensors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    bytes_loaded: int = 0
-    bytes_stored: int = 0
-    signature: dict[str, str] = field(default_factory=dict)  # what the compiler is told of each argument; empty where it cannot be said
-    constants: dict = field(default_factory=dict)  # the values of those that are "constexpr" there
-    options: dict = field(default_factory=dict)  # num_warps and the like
+    It shows itself as a table; `.bytes`, `.bytes_loaded`, `.flops`, `.tensors`, `.launches`, `.result` are in it. fn gets copies:
+    arguments stay as they are. Where kernels are compiled (a GPU machine) a child process counts, since one process cannot do both.
+    """
+    from course_lib import counting
+
+    return counting.count(fn, args, kwargs)
 
 
 @contextmanager
-def counted() -> Iterator[list[Launch]]:
-    """Count inside the block. Yields the launches, in order; it grows while kernels run."""
+def counted(trace: bool = False) -> Iterator[list[Launch]]:
+    """Count inside the block. Yields the launches, in order; it grows while kernels run.
+
+    trace=True also keeps every single access (`Launch.trace`): which rows and columns of which tensor, by which program.
+    A kernel under @triton.autotune runs with the first of its configurations: there is no time to compare here.
+    """
     from triton.runtime import interpreter
+    from triton.runtime.autotuner import Autotuner
 
     launches: list[Launch] = []
-    builder, executor = interpreter.interpreter_builder, interpreter.GridExecutor
-    load, store = type(builder).create_masked_load, type(builder).create_masked_store
-    set_grid, call = type(builder).set_grid_dim, executor.__call__
-    rmw, cas = type(builder).create_atomic_rmw, type(builder).create_atomic_cas
-
-    def on_load(self, ptrs, mask, *rest, **more):
-        launches[-1].bytes_loaded += _touched(self, launches[-1], ptrs, mask, "load")
-        return load(self, ptrs, mask, *rest, **more)
-
-    def on_store(self, ptrs, value, mask, *rest, **more):
-        launches[-1].bytes_stored += _touched(self, launches[-1], ptrs, mask, "store")
-        return store(self, ptrs, value, mask, *rest, **more)
-
-    def on_rmw(self, op, ptrs, value, mask, *rest, **more):
-        size = _touched(self, launches[-1], ptrs, mask, "atomic operation")
-        launches[-1].bytes_loaded += size
-        launches[-1].bytes_stored += size
-        return rmw(self, op, ptrs, value, mask, *rest, **more)
-
-    def on_cas(self, ptrs, *rest, **more):
-        size = _touched(self, launches[-1], ptrs, None, "atomic operation")
-        launches[-1].bytes_loaded += size
-        launches[-1].bytes_stored += size
-        return cas(self, ptrs, *rest, **more)
-
-    def on_grid(self, *sizes):
-        launches[-1].grid = tuple(int(size) for size in sizes)
-        return set_grid(self, *sizes)
-
-    def on_call(self, *args, **kwargs):
-        names = [*self.arg_names[: len(args)], *kwargs]
-        values = dict(zip(names, [*args, *kwargs.values()], strict=True))
-        tensors = {name: getattr(x, "base", x) for name, x in values.items()}  # a tensor descriptor has its tensor as `base`
-        launches.append(Launch(self.fn.__name__, tensors={name: _extent(name, x) for name, x in tensors.items() if isinstance(x, torch.Tensor)}))
-        values = {name: parameter.default for name, parameter in inspect.signature(self.fn).parameters.items()} | values
-        launches[-1].constexprs = {name: values[name] for name in self.constexprs if isinstance(values.get(name), int | float | bool | str)}
-        launches[-1].signature, launches[-1].constants = _signature(self.arg_names, self.constexprs, values)
-        launches[-1].options = {name: value for name, value in kwargs.items() if name not in self.arg_names and type(value) is int}
-        return call(self, *args, **kwargs)
-
-    wrapped = {
-        "create_masked_load": on_load,
-        "create_masked_store": on_store,
-        "create_atomic_rmw": on_rmw,
-        "create_atomic_cas": on_cas,
-        "set_grid_dim": on_grid,
-    }
-    kept = {name: vars(type(builder))[name] for name in wrapped}
-    for name, function in wrapped.items():
-        setattr(type(builder), name, function)
-    executor.__call__ = on_call
+    watch = _Watch(launches, trace)
+    builder, executor = type(interpreter.interpreter_builder), interpreter.GridExecutor
+    wrappers = [(builder, name, wrapper) for name, wrapper in watch.builder().items() if hasattr(builder, name)]
+    wrappers += [(executor, name, wrapper) for name, wrapper in watch.executor().items()]
+    wrappers.append((Autotuner, "run", _first_config))
+    kept = [(owner, name, vars(owner)[name]) for owner, name, _ in wrappers]
+    for (owner, name, wrapper), (_, _, original) in zip(wrappers, kept, strict=True):
+        setattr(owner, name, wrapper(original))
     try:
         yield launches
     finally:
-        for name, function in kept.items():
-            setattr(type(builder), name, function)
-        executor.__call__ = call
+        for owner, name, original in kept:
+            setattr(owner, name, original)
 
 
-_POINTERS = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8", "bool": "i1"}
+class _Watch:
+    """The wrappers around Triton's functions, and what they write to. Each takes the original and gives its replacement."""
+
+    def __init__(self, launches: list[Launch], trace: bool):
+        self.launches, self.trace = launches, trace
+        self.regions: list[_Counted] = []
+        self.by_descriptor = False
+
+    def builder(self) -> dict[str, Callable]:
+        def load(original):
+            def create_masked_load(builder, ptrs, mask, *rest, **more):
+                self.touched(builder, ptrs, mask, "load")
+                return original(builder, ptrs, mask, *rest, **more)
+
+            return create_masked_load
+
+        def store(original):
+            def create_masked_store(builder, ptrs, value, mask, *rest, **more):
+                self.touched(builder, ptrs, mask, "store")
+                return original(builder, ptrs, value, mask, *rest, **more)
+
+            return create_masked_store
+
+        def rmw(original):
+            def create_atomic_rmw(builder, op, ptrs, value, mask, *rest, **more):
+                self.touched(builder, ptrs, mask, "atomic")
+                return original(builder, op, ptrs, value, mask, *rest, **more)
+
+            return create_atomic_rmw
+
+        def cas(original):
+            def create_atomic_cas(builder, ptrs, *rest, **more):
+                self.touched(builder, ptrs, None, "atomic")
+                return original(builder, ptrs, *rest, **more)
+
+            return create_atomic_cas
+
+        def described(original):
+            def through_descriptor(builder, *rest, **more):
+                self.by_descriptor = True
+                try:
+                    return original(builder, *rest, **more)
+                finally:
+                    self.by_descriptor = False
+
+            return through_descriptor
+
+        def dot(original):
+            def create_dot(builder, a, b, *rest, **more):
+                self.launches[-1].dots += 1
+                self.launches[-1].flops += 2 * a.data.size * b.data.shape[-1]
+                return original(builder, a, b, *rest, **more)
+
+            return create_dot
+
+        def dot_scaled(original):
+            def create_dot_scaled(builder, *operands, **more):
+                result = original(builder, *operands, **more)
+                lhs = operands[0]
+                self.launches[-1].dots += 1
+                self.launches[-1].flops += 2 * result.data.size * lhs.data.shape[-1] * (2 if str(lhs.dtype) == "uint8" else 1)  # two fp4 a byte
+                return result
+
+            return create_dot_scaled
+
+        def grid(original):
+            def set_grid_dim(builder, *sizes):
+                self.launches[-1].grid = tuple(int(size) for size in sizes)
+                return original(builder, *sizes)
+
+            return set_grid_dim
+
+        return {
+            "create_masked_load": load,
+            "create_masked_store": store,
+            "create_atomic_rmw": rmw,
+            "create_atomic_cas": cas,
+            "create_descriptor_load": described,
+            "create_descriptor_store": described,
+            "create_dot": dot,
+            "create_dot_scaled": dot_scaled,
+            "set_grid_dim": grid,
+        }
+
+    def executor(self) -> dict[str, Callable]:
+        def call(original):
+            def __call__(executor, *args, **kwargs):
+                self.launches.append(_described(executor, args, kwargs))
+                try:
+                    return original(executor, *args, **kwargs)
+                finally:
+                    self.settle()
+
+            return __call__
+
+        def hosted(original):
+            def _init_args_hst(executor, args_dev, kwargs):
+                args, kwargs = original(executor, args_dev, kwargs)
+                self.regions = [_Counted(name, x) for name, x in _tensors([*zip(executor.arg_names, args, strict=False), *kwargs.items()])]
+                self.launches[-1].tensors = {region.name: region.argument for region in self.regions}
+                return args, kwargs
+
+            return _init_args_hst
+
+        return {"__call__": call, "_init_args_hst": hosted}  # kernels see the host's copies of CUDA tensors: theirs are the addresses
+
+    def settle(self) -> None:
+        """The launch is over: count the elements that were touched at all."""
+        for region in self.regions:
+            region.settle()
+        self.regions = []
+
+    def touched(self, builder, ptrs, mask, what: str) -> None:
+        """Note what the lanes that are on touch. OutOfRange names the first that touches none of the launch's tensors."""
+        launch = self.launches[-1]
+        size = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+        addresses = np.asarray(ptrs.data).astype(np.int64, copy=False)
+        launch.lanes += addresses.size
+        if mask is not None:
+            on = np.asarray(mask if isinstance(mask, np.ndarray) else mask.data, dtype=bool)
+            if on.shape != addresses.shape:
+                on = np.broadcast_to(on, addresses.shape)
+            addresses = addresses[on] if not on.all() else addresses
+        addresses = addresses.reshape(-1)
+        launch.lanes_on += addresses.size
+        launch.loads += what == "load"
+        launch.stores += what == "store"
+        launch.atomics += what == "atomic"
+        launch.bytes_loaded += addresses.size * size * (what != "store")
+        launch.bytes_stored += addresses.size * size * (what != "load")
+        if addresses.size:
+            self.attribute(builder, addresses, size, what)
+
+    def attribute(self, builder, addresses: np.ndarray, size: int, what: str) -> None:
+        low, high = int(addresses.min()), int(addresses.max())
+        for region in self.regions:
+            if region.own is None and region.start <= low and high + size <= region.stop:  # nearly always
+                return self.note(builder, region, addresses, size, what)
+        left = addresses
+        for region in self.regions:
+            mine = region.holds(left, size)
+            if mine.any():
+                self.note(builder, region, left[mine], size, what)
+                left = left[~mine]
+        if left.size:
+            self.refuse(builder, int(left[0]), size, left.size, what)
+
+    def note(self, builder, region: "_Counted", addresses: np.ndarray, size: int, what: str) -> None:
+        offsets = region.note(addresses, size, what)
+        if self.trace:
+            box = tuple((int(i.min()), int(i.max()) + 1) for i in region.index(offsets))
+            self.launches[-1].trace.append(Touch(tuple(int(i) for i in builder.grid_idx), what, region.name, box))
+
+    def refuse(self, builder, address: int, size: int, lanes: int, what: str) -> None:
+        launch = self.launches[-1]
+        what = {"atomic": "atomic operation"}.get(what, what) + (" through a tensor descriptor" if self.by_descriptor else "")
+        where = f"in program {tuple(int(i) for i in builder.grid_idx)} of the grid {launch.grid}"
+        region = nearest(self.regions, address)
+        if region is None:
+            raise OutOfRange(f"kernel {launch.kernel}: a {what} far outside every tensor of the launch, {where}. Look at the pointer arithmetic.")
+        if region.holds(np.array([address]), 1)[0]:
+            address += size - 1  # a wide access that begins inside
+        advice = _BY_DESCRIPTOR if self.by_descriptor else region.advice(address)
+        count = f"{lanes} lane{'s' if lanes > 1 else ''} of this tile"
+        what = f"{'an' if what.startswith('a') else 'a'} {what}"
+        raise OutOfRange(f"kernel {launch.kernel}: {what} {region.place(address)}, {where} ({count}). {advice}")
 
 
-def _signature(names: list[str], constexprs: list[str], values: dict) -> tuple[dict[str, str], dict]:
-    """(type of each argument, values of the constant ones) as the compiler gets them for this launch; ({}, {}) where one has no such form."""
-    types, constants = {}, {}
-    for name in names:
-        value = values.get(name)
-        kind = "constexpr" if name in constexprs or value is None else _type(value)
-        if kind == "constexpr":
-            value = _dtype(value) if type(value).__name__ == "dtype" else value
-            if not (value is None or isinstance(value, int | float | str)):
-                return {}, {}
-            constants[name] = value
-        if not kind:
-            return {}, {}
-        types[name] = kind
-    return types, constants
+class _Counted(Region):
+    """A tensor's memory while a launch runs, with a mark on every element that was touched."""
+
+    def __init__(self, name: str, x: torch.Tensor):
+        super().__init__(name, x)
+        if x.dtype == torch.bfloat16:
+            raise TypeError(
+                f"`{name}` is bfloat16: Triton's interpreter computes bf16 dot products wrongly and says nothing. Use float32 here, bf16 on a GPU."
+            )
+        self.argument = Argument(self.shape, self.strides, str(x.dtype).removeprefix("torch."), self.distinct * self.element)
+        self.marks: dict[str, np.ndarray] = {}
+
+    def note(self, addresses: np.ndarray, size: int, what: str) -> np.ndarray:
+        """Count and mark these accesses; returns the offsets of their elements."""
+        offsets = self.offsets(addresses)
+        if what != "store":
+            self.argument.loaded += addresses.size * size
+            self.mark("loaded", offsets, size)
+        if what != "load":
+            self.argument.stored += addresses.size * size
+            self.mark("stored", offsets, size)
+        return offsets
+
+    def mark(self, what: str, offsets: np.ndarray, size: int) -> None:
+        if what not in self.marks:
+            self.marks[what] = np.zeros(self.span, dtype=bool)
+        for i in range(max(1, size // self.element)):  # a load wider than an element touches several
+            self.marks[what][offsets + i if i else offsets] = True
+
+    def settle(self) -> None:
+        once = {what: int(np.count_nonzero(marks)) * self.element for what, marks in self.marks.items()}
+        self.argument.loaded_once, self.argument.stored_once = once.get("loaded", 0), once.get("stored", 0)
+        self.marks = {}
 
 
-def _dtype(value) -> str:
-    """A Triton dtype by the name it has in triton.language."""
-    return "tl." + {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}.get(str(value), str(value))
+def _first_config(original):
+    def run(tuner, *args, **kwargs):
+        configs, tuner.configs = tuner.configs, tuner.configs[:1]
+        try:
+            return original(tuner, *args, **kwargs)
+        finally:
+            tuner.configs = configs
+
+    return run
 
 
-def _type(value) -> str:
-    if isinstance(value, torch.Tensor):
-        name = str(value.dtype).removeprefix("torch.")
-        return "*" + _POINTERS.get(name, name.replace("int", "i")) if name in _POINTERS or name.startswith("int") else ""
-    if isinstance(value, bool):
-        return "i1"
-    if isinstance(value, int):
-        return "constexpr" if value == 1 else "i32" if -(2**31) <= value < 2**31 else "i64"  # 1 is compiled in, as at a real launch
-    return "fp32" if isinstance(value, float) else ""
-
-
-def _extent(name: str, x: torch.Tensor) -> tuple[int, int, int]:
-    if x.dtype == torch.bfloat16:
-        raise TypeError(
-            f"`{name}` is bfloat16: Triton's interpreter computes bf16 dot products wrongly and says nothing. Use float32 here, bf16 on a GPU."
-        )
-    size = x.element_size()
-    span = (1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))) * size if x.numel() else 0
-    return x.data_ptr(), x.data_ptr() + span, size
-
-
-def _touched(builder, launch: Launch, ptrs, mask, what: str) -> int:
-    """Bytes that the lanes switched on touch. OutOfRange names the first that touches none of the launch's tensors."""
-    size = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
-    addresses = np.asarray(ptrs.data).astype(np.int64)
-    if mask is not None:
-        addresses = addresses[np.broadcast_to(np.asarray(mask.data, dtype=bool), addresses.shape)]
-    addresses = addresses.reshape(-1)
-    inside = np.zeros(addresses.shape, dtype=bool)
-    for start, stop, _ in launch.tensors.values():
-        inside |= (addresses >= start) & (addresses + size <= stop)
-    if not inside.all():
-        _refuse(builder, launch, int(addresses[~inside][0]), int((~inside).sum()), what)
-    return int(addresses.size) * size
-
-
-def _refuse(builder, launch: Launch, address: int, lanes: int, what: str) -> None:
-    where = f"in program {tuple(int(i) for i in builder.grid_idx)} of the grid {launch.grid}"
-    gaps = {name: max(start - address, address - stop, 0) for name, (start, stop, _) in launch.tensors.items()}
-    nearest = min(gaps, key=gaps.get, default=None)
-    if nearest is None or gaps[nearest] > 1 << 20:
-        raise OutOfRange(f"kernel {launch.kernel}: a {what} far outside every tensor of the launch, {where}. Look at the pointer arithmetic.")
-    start, stop, size = launch.tensors[nearest]
-    raise OutOfRange(
-        f"kernel {launch.kernel}: a {what} outside `{nearest}`: element {(address - start) // size} of {(stop - start) // size}, {where} "
-        f"({lanes} lane{'s' if lanes > 1 else ''} of this tile). Does the mask cover every lane past the end?"
+def _described(executor, args: tuple, kwargs: dict) -> Launch:
+    """The launch as far as it is known before it runs."""
+    values = {name: parameter.default for name, parameter in inspect.signature(executor.fn).parameters.items()}
+    values |= dict(zip(executor.arg_names, args, strict=False)) | kwargs
+    types, constants = signature(executor.arg_names, executor.constexprs, values)
+    return Launch(
+        executor.fn.__name__,
+        constexprs={name: values[name] for name in executor.constexprs if isinstance(values.get(name), int | float | bool | str)},
+        signature=types,
+        constants=constants,
+        options={name: value for name, value in kwargs.items() if name not in executor.arg_names and type(value) is int},
     )
+
+
+def _tensors(named: list[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor among these arguments: those in tuples as `name[0]`, a tensor descriptor's as its own name."""
+    for name, value in named:
+        value = getattr(value, "base", value) if not isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, tuple):
+            yield from _tensors([(f"{name}[{i}]", part) for i, part in enumerate(value)])

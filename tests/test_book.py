@@ -88,7 +88,7 @@ def test_a_file_that_is_no_text_is_moved_aside_and_said(home, merge):
 def test_a_full_disk_leaves_the_old_text(home, merge, monkeypatch):
     book.write_section(merge, "x = 1\n")
     before = (home / "answers" / CHAPTER).read_text()
-    monkeypatch.setattr(book, "_write_bytes", full_disk)
+    monkeypatch.setattr("course_lib.disk.write_bytes", full_disk)
     with pytest.raises(book.BookError, match="disk is full"):
         book.write_section(merge, "x = 2\n")
     assert (home / "answers" / CHAPTER).read_text() == before
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_old_text(home, merge, monkeypatch):
 
 
 def test_a_full_disk_does_not_stop_a_grade(home, merge, fake_judge, monkeypatch):
-    monkeypatch.setattr(book, "_write_bytes", full_disk)
+    monkeypatch.setattr("course_lib.disk.write_bytes", full_disk)
     outcome = attempt.grade(merge, RIGHT.format(name="merge_states"))
     assert outcome.verdict.status == "passed" and outcome.saved is None
     assert any("passed but is not saved" in note and "disk is full" in note for note in outcome.notes)
@@ -247,7 +247,7 @@ def test_reset_leaves_a_file_alone_whose_header_is_gone(home, merge):
 
 def test_reset_that_cannot_save_changes_nothing(home, merge, monkeypatch):
     book.write_section(merge, "x = 1\n")
-    monkeypatch.setattr(book, "_write_bytes", full_disk)
+    monkeypatch.setattr("course_lib.disk.write_bytes", full_disk)
     with pytest.raises(book.BookError, match="disk is full"):
         book.reset(merge)
     assert book.read_section(merge) == "x = 1\n"

@@ -98,6 +98,56 @@ def test_the_precision_found_is_put_back():
     assert torch.backends.cuda.matmul.fp32_precision == before
 
 
+class Gpu:
+    """A clock and timings as a GPU of a given rate would give them: `slow` calls at half the rate first, then `spreads` one after the other."""
+
+    def __init__(self, monkeypatch, each=0.001, slow=0, spreads=(0.01,)):
+        self.now, self.calls, self.each, self.slow, self.spreads, self.timed = 0.0, 0, each, slow, list(spreads), []
+        monkeypatch.setattr(ceilings.bench, "time_call", self.time_call)
+        monkeypatch.setattr(ceilings.time, "monotonic", lambda: self.now)
+
+    def call(self):
+        self.calls += 1
+        self.now += self.each * (2 if self.calls <= self.slow else 1)
+
+    def time_call(self, call, repeats=7, warm_up=1, device="cpu"):
+        assert device == "cuda"
+        seconds = []
+        for _ in range(warm_up + repeats):
+            before = self.now
+            call()
+            seconds.append(self.now - before)
+        self.timed.append((repeats, seconds[-1]))
+        spread = self.spreads.pop(0) if repeats > 3 and len(self.spreads) > 1 else self.spreads[0]
+        middle = sorted(seconds[warm_up:])[repeats // 2]
+        return ceilings.bench.Timing(middle, middle * (1 - spread / 2), middle * (1 + spread / 2), repeats)
+
+
+def test_a_gpu_is_warm_before_it_is_timed_and_timed_for_long_enough(monkeypatch):
+    gpu = Gpu(monkeypatch, slow=120)
+    found = ceilings._rate(gpu.call, 1e9, "cuda", "mm")
+    assert found.median == pytest.approx(1e12, rel=1e-6)  # the slow quarter of a second is over
+    repeats, each = gpu.timed[-1]
+    assert each == pytest.approx(0.01) and repeats * each >= 0.59 and gpu.calls < 1100
+    small = Gpu(monkeypatch, each=1e-6)
+    ceilings._rate(small.call, 1e6, "cuda", "mm")
+    assert small.timed[-1][1] <= 0.0011 and small.timed[-1][0] == 200  # a thousand queued calls at most, 200 repeats at most
+    large = Gpu(monkeypatch, each=0.3)
+    ceilings._rate(large.call, 1e12, "cuda", "mm")
+    assert large.timed[-1] == (7, pytest.approx(0.3))
+
+
+def test_a_noisy_size_is_measured_again_and_then_passed_over(monkeypatch):
+    again = Gpu(monkeypatch, spreads=(0.2, 0.02, 0.5))
+    assert ceilings._steady(again.call, 1e9, "cuda", "mm").spread == pytest.approx(0.02, rel=0.02) and again.spreads == [0.5]
+    never = Gpu(monkeypatch, spreads=(0.2, 0.3, 0.15, 0.01))
+    assert ceilings._steady(never.call, 1e9, "cuda", "mm").spread == pytest.approx(0.15, rel=0.03) and never.spreads == [0.01]
+    quiet, noisy, slow = Ceiling(7.0, 6.9, 7.1, "4096"), Ceiling(8.0, 7.0, 9.0, "2048"), Ceiling(5.0, 4.0, 6.0, "8192")
+    assert ceilings._best([quiet, noisy, slow], "cuda") is quiet
+    assert ceilings._best([quiet, noisy, slow], "cpu") is noisy
+    assert ceilings._best([noisy, slow], "cuda").how == "2048, noisy at every size tried"
+
+
 def test_cache_steps_grow_and_leave_the_threads_alone():
     threads = torch.get_num_threads()
     steps = ceilings.cache_steps("cpu", most=64 * 1024)

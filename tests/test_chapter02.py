@@ -178,3 +178,13 @@ def test_attention_with_shared_heads_is_grouped_query_attention():
     ours = attention(q, expand_kv_heads(k, 6), expand_kv_heads(v, 6), causal_mask(4, 7))
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=causal_mask(4, 7), enable_gqa=True)
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_gradients_of_a_row_with_nothing_kept_are_zero_and_the_others_right():
+    from solutions.ch02_attention_cost import attention
+
+    q, k, v = (torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(i), requires_grad=True) for i in range(3))
+    mask = torch.ones(4, 4, dtype=torch.bool).tril(-1)  # the first query sees nothing
+    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v, mask), (q, k, v))
+    attention(q, k, v, mask).sum().backward()
+    assert (q.grad[:, 0] == 0).all() and all(x.grad.isfinite().all() for x in (q, k, v))

@@ -196,7 +196,7 @@ def test_a_full_disk_keeps_the_old_file(monkeypatch):
     monkeypatch.setattr(prediction_book.os, "replace", full)
     assert "No space left on device" in question_card("k", "How many?", guess=3).text
     assert stored()["old"]["guess"] == 1 and "k" not in stored()
-    assert not list(records().glob("*.new"))
+    assert not list(records().glob(".*.tmp"))
     monkeypatch.undo()
     monkeypatch.setenv("COURSE_HOME", str(records().parent))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 
+from course_lib import disk
 from course_lib.source import RECORD, Exercise, SourceError, digest, parse_exercises, recorded, stub_file
 from tools.source_lint import all_problems
 
@@ -244,10 +245,7 @@ def plan(root: Path = ROOT) -> Plan:
 def write(result: Plan) -> None:
     """Write what a plan holds; each file whole or not at all."""
     for path, text in result.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        disk.replace(path, text)
 
 
 def solved(root: Path, folder: Path) -> list[Path]:

@@ -4,12 +4,11 @@ Knows notebooks and files of stubs, and where copies are kept. Knows nothing of 
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
-from course_lib import paths
+from course_lib import disk, paths
 from course_lib.commands.notebook_merge import Entry, Report, check_notebook, merge, same_work
 from course_lib.commands.stub_files import merge_stub_files, same_stub_file
 
@@ -130,17 +129,7 @@ def read(path: Path) -> bytes | None:
 
 def write(path: Path, data: bytes) -> None:
     """Whole or not at all, also when the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    disk.replace(path, data, alone=True)
 
 
 def save(path: str, data: bytes) -> Path:

@@ -11,45 +11,63 @@ from course_lib.grading.sentences import at_line, upper
 from course_lib.grading.trial import Findings, Trial
 from course_lib.grading.verdict import Case, Diagnosis
 
-NAME = "compiles for a GPU (sm_80)"
 _MOST, _SECONDS = 6, 10.0
-_KIND = re.compile(r"constexpr|i1|i8|i16|i32|i64|u8|fp32|\*(?:i1|i8|i16|i32|i64|u8|fp16|bf16|fp32|fp64)")
+_ELEMENT = r"(?:i1|i8|i16|i32|i64|u8|fp16|bf16|fp32|fp64)"
+_KIND = re.compile(rf"constexpr|i1|i8|i16|i32|i64|u8|fp32|\*{_ELEMENT}|tensordesc<{_ELEMENT}\[\d+(?:, \d+){{0,4}}\]>")
 
 
 def compile_all(trial: Trial, found: Findings) -> tuple[Case | None, Diagnosis | None]:
-    """(the case, the diagnosis where a kernel is refused); (None, None) where nothing was launched that could be compiled."""
-    launches = _launches(found)
-    if not launches:
+    """(the case, the diagnosis where a kernel is refused); (None, None) where nothing was launched.
+
+    Where the compiler cannot be told of a launch, the case is blocked and says so.
+    """
+    launches, untold = _launches(found)
+    if not launches and not untold:
         return None, None
+    target = _target(trial.text, launches)
+    name = f"compiles for a GPU (sm_{target})"
+    untried = f"Whether `{untold[0]}` compiles could not be tried: the compiler cannot be told here of one of its arguments." if untold else ""
+    if not launches:
+        return Case(name, "blocked", untried), None
     began = time.monotonic()
     deadline = began + _SECONDS
     try:
         with AnswerProcess(trial.servers, trial.exercise.name, _SECONDS + 15, "compiled") as process:
-            failure = process.load("answer", trial.text, trial.exercise.name, deadline)
-            for launch in launches:
-                failure = failure or process.compile("answer", launch, deadline)
+            failures = [process.load("answer", trial.text, trial.exercise.name, deadline)]
+            for launch in launches if failures == [None] else ():
+                failures.append(process.compile("answer", {**launch, "target": target}, deadline))
     except Ended as ended:
-        failure = {"kind": "untried", "message": ended.kind}
+        failures = [{"kind": "untried", "message": ended.kind}]
     seconds = time.monotonic() - began
-    if failure is None:
-        return Case(NAME, "passed", "", seconds), None
-    if failure["kind"] == "untried":  # the compiler's trouble, not the answer's
-        return Case(NAME, "blocked", f"This could not be tried here ({failure['message'][:200]}).", seconds), None
+    failures = [failure for failure in failures if failure]
+    failure = next((failure for failure in failures if failure["kind"] != "untried"), None)
+    if failure is None:  # what could not be tried is the compiler's trouble, not the answer's
+        untried = f"This could not be tried here ({failures[0]['message'][:200]})." if failures else untried
+        return Case(name, "blocked" if untried else "passed", untried, seconds), None
     line = f" ({at_line(failure)})" if failure["frames"] else ""
     said = f"{failure['message'].rstrip('.')}{line}."
     diagnosis = Diagnosis("will-not-compile", f"Right in the interpreter, will not compile: {said}")
-    return Case(NAME, "failed", upper(said), seconds), diagnosis
+    return Case(name, "failed", upper(said), seconds), diagnosis
 
 
-def _launches(found: Findings) -> list[dict]:
-    """The different ways in which kernels were launched, as far as the compiler can be told of them."""
+def _launches(found: Findings) -> tuple[list[dict], list[str]]:
+    """(the different ways in which kernels were launched, as far as the compiler can be told of them; the kernels it cannot be told of)."""
     seen: list[dict] = []
+    untold: list[str] = []
     for outcome in found.outcomes:
         for launch in outcome.reply.evidence.launches if outcome.reply else ():
             told = {name: launch.get(name) for name in ("kernel", "signature", "constants", "options")}
-            if told not in seen and _sound(told):
+            if not _sound(told):
+                untold.append(str(told["kernel"])[:80])
+            elif told not in seen:
                 seen.append(told)
-    return seen[:_MOST]
+    return seen[:_MOST], untold
+
+
+def _target(text: str, launches: list[dict]) -> int:
+    """sm_90 where tensor descriptors are used: only from there on do they become TMA, with its own limits."""
+    by_host = any(kind.startswith("tensordesc") for launch in launches for kind in launch["signature"].values())
+    return 90 if by_host or "make_tensor_descriptor" in text else 80
 
 
 def _sound(launch: dict) -> bool:

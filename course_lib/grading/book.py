@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
-from course_lib import paths
+from course_lib import disk, paths
 from course_lib.earlier import section_in_place
 from course_lib.grading import answer, catalogue
 from course_lib.source import RECORD, SECTION, Exercise, fingerprint, parse_answers, with_answer
@@ -77,30 +76,11 @@ def trouble(error: OSError, path: Path) -> BookError:
     )
 
 
-def _write_bytes(descriptor: int, data: bytes) -> None:
-    """All of it, on the disk. A function of its own so that tests can fill the disk."""
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def replace(path: Path, text: str) -> None:
     """Write a whole file, or leave the old one as it is. BookError in a sentence."""
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        _write_bytes(descriptor, text.encode("utf-8", errors="backslashreplace"))
-        if path.exists():
-            os.chmod(temporary, path.stat().st_mode & 0o777)
-        else:
-            os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        disk.replace(path, text)
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise trouble(error, path) from error
 
 
@@ -172,7 +152,7 @@ def save_history(name: str, text: str, reason: str) -> Path:
             except FileExistsError:
                 continue
             try:
-                _write_bytes(descriptor, text.encode("utf-8", errors="backslashreplace"))
+                disk.write_bytes(descriptor, text.encode("utf-8", errors="backslashreplace"))
             except OSError:
                 with contextlib.suppress(OSError):
                     path.unlink()

@@ -1,6 +1,5 @@
 """Which exercises there are, and where their text and grading material come from. Runs no answer."""
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -9,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from course_lib import paths
-from course_lib.source import Exercise, parse_exercises
+from course_lib import exercise_list, paths
+from course_lib.source import Exercise
 
 if TYPE_CHECKING:  # spec imports torch, and the commands that only list or show exercises need not wait for it
     from course_lib.grading.spec import Check
@@ -28,22 +27,14 @@ def _files() -> dict[int, Path]:
 @cache
 def exercises() -> dict[str, Exercise]:
     """Every exercise of the course by name, in the order in which the course teaches them."""
-    found: dict[str, Exercise] = {}
-    for chapter, path in _files().items():
-        for exercise in parse_exercises(path.read_text(encoding="utf-8"), chapter, path.name):
-            if exercise.name in found:
-                raise ValueError(f"{path.name}: an exercise named {exercise.name} already exists in chapter {found[exercise.name].chapter:02d}")
-            found[exercise.name] = exercise
-    return found
+    return {name: exercise for name, (exercise, _) in exercise_list.known().items()}
 
 
 def find(name: str) -> Exercise:
     """The exercise of that name. UnknownExercise offers the nearest names."""
     if name in exercises():
         return exercises()[name]
-    near = difflib.get_close_matches(str(name), exercises(), n=2, cutoff=0.5)
-    offer = f"Did you mean {' or '.join(near)}?" if near else f"The course has: {', '.join(exercises())}."
-    raise UnknownExercise(f"there is no exercise {name!r}. {offer}")
+    raise UnknownExercise(f"there is no exercise {name!r}. {exercise_list.offer(name)}")
 
 
 def of_chapter(number: int) -> list[Exercise]:

@@ -10,7 +10,7 @@ import os
 import re
 from types import ModuleType
 
-TARGET = ("cuda", 80, 32)
+TARGETS = (80, 90)  # compute capabilities; the first where nothing is said
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 _SAID = (
     (
@@ -27,17 +27,32 @@ def compiled(module: ModuleType, launch: dict) -> dict:
     from triton.compiler import ASTSource
 
     os.environ["TRITON_CACHE_DIR"] = os.path.join(os.getcwd(), "compiled")
-    kernels = {x.__name__: x for x in vars(module).values() if isinstance(x, triton.JITFunction)}
+    kernels = {x.__name__: x for x in map(_innermost, vars(module).values()) if isinstance(x, triton.JITFunction)}
     kernel = kernels.get(launch["kernel"])
     if kernel is None:
-        return {}
+        return {"failure": _hidden(launch["kernel"])} if _first_line("".join(linecache.getlines(module.__file__)), launch["kernel"]) else {}
+    target = launch.get("target") if launch.get("target") in TARGETS else TARGETS[0]
     constants = {name: _constant(value) for name, value in launch["constants"].items()}
     options = {name: value for name, value in launch["options"].items() if name in _OPTIONS and type(value) is int}
     try:
-        triton.compile(ASTSource(kernel, launch["signature"], constants), target=GPUTarget(*TARGET), options=options)
+        triton.compile(ASTSource(kernel, launch["signature"], constants), target=GPUTarget("cuda", target, 32), options=options)
     except Exception as error:
         return {"failure": _told(error, module.__file__, kernels)}
     return {}
+
+
+def _innermost(x):
+    """The kernel under @triton.autotune and @triton.heuristics."""
+    from triton.runtime.autotuner import Autotuner, Heuristics
+
+    while isinstance(x, Autotuner | Heuristics):
+        x = x.fn
+    return x
+
+
+def _hidden(name: str) -> dict:
+    """Defined within a function, a kernel cannot be found without calling that function."""
+    return {"kind": "untried", "type": "", "message": f"`{name}` is defined inside a function; put it at the top level", "frames": []}
 
 
 def _constant(value):

@@ -1,0 +1,1 @@
+"""Kernels whose bytes have a closed form, for the tests of the byte counter."""
