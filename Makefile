@@ -1,12 +1,12 @@
 # Each target is one line that you can repeat by hand. `make lab` and `make test` need nothing installed but Python 3.10-3.13.
 .DEFAULT_GOAL := help
-.PHONY: help lab test check sync notebooks bench gpu site new
+.PHONY: help lab test check sync notebooks bench gpu grader-report site new
 PYTHON := .venv/bin/python
 FIRST = $(firstword $(sort $(wildcard notebooks/[0-9]*.ipynb)))
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 .venv/installed: pyproject.toml constraints.txt tools/setup.sh tools/lab_settings.json
 	@tools/setup.sh
@@ -29,11 +29,14 @@ notebooks: .venv/installed  ## lint the notebooks, then run each one unsolved an
 new: .venv/installed  ## make new N=04: the empty files of a chapter
 	$(PYTHON) -m tools.new_chapter $(N)
 
-bench:  ## (later) measure the kernels of the course on this machine
-	@echo "make bench: there are no kernels to measure yet; they come with chapter 04." >&2; exit 2
+bench: .venv/installed  ## race the kernels of the course against their peers on this machine
+	$(PYTHON) -m course_lib.commands.cli bench
 
-gpu: .venv/installed  ## the tests and measurements that need a CUDA GPU
-	$(PYTHON) -m pytest -m gpu -rs && $(PYTHON) benchmarks/ch03_tiled_attention.py
+gpu: .venv/installed  ## what needs a CUDA GPU: the tests, then the races
+	$(PYTHON) -m pytest -m gpu -rs && $(PYTHON) -m course_lib.commands.cli bench
+
+grader-report: .venv/installed  ## measure the grader: 20 seeds, 20 repeats, a class of 200 (half an hour or more)
+	$(PYTHON) -m tools.grader_report && $(PYTHON) -m tools.grader_report --class 200
 
 site:  ## (later) the static site
 	@echo "make site: the static site is not built yet; read the notebooks with make lab." >&2; exit 2

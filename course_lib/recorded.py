@@ -1,4 +1,4 @@
-"""Committed measurements: `benchmarks/results/NAME.json`, written by `benchmarks/NAME.py` on the machine it names.
+"""Committed measurements: `benchmarks/results/NAME.json`, written by `benchmarks/NAME.py` or by a command on the machine it names.
 
 Knows how a record is written and shown; nothing of what was measured.
 """
@@ -7,7 +7,7 @@ import datetime
 import html
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ class Record:
     versions: dict[str, str]
     command: str
     rows: list[dict]
+    details: list[dict] = field(default_factory=list, repr=False)  # more than is shown; older records have none
 
     @property
     def source(self) -> str:
@@ -64,20 +65,34 @@ def table(name: str) -> Record:
     return Record(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def write(name: str, title: str, rows: list[dict], folder: Path = RESULTS) -> Path:
-    """Write a record of this machine, today; returns its path. `rows` share their keys, units in the keys."""
-    versions = {"torch": torch.__version__}
+def write(name: str, title: str, rows: list[dict], folder: Path = RESULTS, command: str | None = None, details: list[dict] | None = None) -> Path:
+    """Write a record of this machine, today; returns its path. `rows` share their keys, units in the keys; `details` are kept, not shown.
+
+    command: what repeats it; None means the script of that name.
+    """
+    record = Record(
+        name, title, machine(), datetime.date.today().strftime("%Y-%m"), versions(), command or f"python benchmarks/{name}.py", rows, details or []
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    fields = {key: value for key, value in record.__dict__.items() if key != "details" or value}
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """torch and triton, and on a GPU CUDA and cuDNN as torch uses them."""
+    found = {"torch": torch.__version__}
     try:
         import triton
 
-        versions["triton"] = triton.__version__
+        found["triton"] = triton.__version__
     except ImportError:
         pass
-    record = Record(name, title, machine(), datetime.date.today().strftime("%Y-%m"), versions, f"python benchmarks/{name}.py", rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(record.__dict__, indent=1) + "\n", encoding="utf-8")
-    return path
+    if torch.cuda.is_available():
+        cudnn = torch.backends.cudnn.version()
+        found |= {"CUDA": str(torch.version.cuda), **({"cuDNN": str(cudnn)} if cudnn else {})}
+    return found
 
 
 def machine() -> str:

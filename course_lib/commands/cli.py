@@ -199,21 +199,25 @@ def _update(argv: list[str]) -> int:
     return update.main(argv)
 
 
-@command("grade", "grade files of answers and write a report (Gradescope, JUnit, JSON, Classroom 50)")
+@command("grade", "grade files of answers or a class of submissions, and write a report (CSV, JSON, Gradescope, JUnit, Classroom 50)")
 def _grade(argv: list[str]) -> int:
     from course_lib.commands import grade
 
     return grade.main(argv)
 
 
-@command("bench", "measure the course's kernels on this machine (comes with chapter 04)")
+@command("bench", "race the course's kernels against their peers on this machine")
 def _bench(argv: list[str]) -> int:
-    raise UsageError("bench comes with chapter 04: there are no kernels to measure yet.")
+    from course_lib.commands import bench
+
+    return bench.main(argv)
 
 
-@command("review", "repeat the course's questions as cards (comes with chapter 21)")
+@command("review", "look at the graded answers that need a person, and decide")
 def _review(argv: list[str]) -> int:
-    raise UsageError("review comes with chapter 21.")
+    from course_lib.commands import grade_review
+
+    return grade_review.main(argv)
 
 
 if __name__ == "__main__":

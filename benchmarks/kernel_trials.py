@@ -1,0 +1,141 @@
+"""What the kernels of kernels/ must give: inputs in any layout, float64 references, plain orders of the same sums, and the verdict.
+
+Used by tests/test_kernels_rows.py and tests/test_kernels_flash.py (in the interpreter) and by benchmarks/verify_kernels.py (on a GPU).
+The rule is the course's (`course_lib.grading.compare`): the largest error is at most 3 times the worst of three plain PyTorch orders
+at the same precision plus 2 units in the last place, and the root mean square at most 1.5 times. The plain orders are strict ones: they
+keep scores and sums in float32, and round only where a kernel must, the weights before the second product and the result.
+"""
+
+import torch
+from torch import Tensor
+
+from course_lib import oracles
+from course_lib.grading import compare
+
+LOG2_E, LN_2 = 1.4426950408889634, 0.6931471805599453
+LAYOUTS = ("contiguous", "transposed", "heads last", "sliced", "every other", "expanded")
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    """x with these values in another layout of memory; where it has gaps, they hold NaN. "expanded" repeats the first index of dimension 0."""
+    if layout == "contiguous" or x.dim() == 0:
+        return x.contiguous()
+    if layout == "expanded":
+        return x[:1].expand(x.shape) if x.shape[0] else x
+    if layout == "transposed" and x.dim() > 1:
+        return x.mT.contiguous().mT
+    if layout == "heads last" and x.dim() == 4:  # [B, N, H, D] in memory, as a projection leaves it
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "every other":
+        wide = torch.full((*x.shape[:-1], 2 * x.shape[-1] + 1), torch.nan, dtype=x.dtype, device=x.device)
+        return wide[..., 1::2].copy_(x)
+    outer = [n + 3 for n in x.shape]  # "sliced", and the ones above where they do not apply
+    wide = torch.full(outer, torch.nan, dtype=x.dtype, device=x.device)
+    return wide[tuple(slice(1, 1 + n) for n in x.shape)].copy_(x)
+
+
+def verdict(got, reference, orders) -> tuple[list[str], float]:
+    """(what is wrong, in sentences; the largest error as a share of what is allowed)."""
+    wanted = compare.targets(reference, orders)
+    found = compare.judge(got, reference, wanted)
+    shares = []
+    for leaf, target in zip(compare.leaves(got), wanted, strict=True):
+        if isinstance(leaf, Tensor) and leaf.numel() and leaf.shape == target.reference.shape and target.limit > 0:
+            error = torch.where(leaf.double() == target.reference, 0.0, (leaf.double() - target.reference).abs())
+            shares.append(float(error.max()) / target.limit)
+    sentences = [f"{wanted[f.leaf].name or 'result'}: {f.sentence} expected {f.expected}, got {f.got}, {f.multiple:.2f}x plain PyTorch" for f in found]
+    return sentences, max(shares, default=0.0)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def mask_of(n_q: int, n_kv: int, causal: bool, device="cpu") -> Tensor | None:
+    """[N_Q, N_KV] bool, True = keep: the last query sees every key. None where nothing is hidden."""
+    if not causal:
+        return None
+    return torch.arange(n_kv, device=device)[None, :] <= torch.arange(n_q, device=device)[:, None] + n_kv - n_q
+
+
+def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale: float | None = None) -> tuple[tuple, list[tuple]]:
+    """(the float64 reference (out, lse), three plain orders of it)."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    group, mask = q.shape[1] // k.shape[1], mask_of(q.shape[2], k.shape[2], causal, q.device)
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    exact = [x.double() for x in (q, k, v)]
+    reference = oracles.attention(*exact, mask, scale), oracles.attention_lse(exact[0], exact[1], mask, scale)
+    raw = q.float() @ k.float().mT
+    if mask is not None:
+        raw = raw.masked_fill(~mask, -torch.inf)
+    return reference, [_normalised(raw, v, scale, q.dtype), _by_exp2(raw, v, scale, q.dtype), _by_tiles(raw, v, scale, q.dtype)]
+
+
+def _normalised(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Softmax, then the product."""
+    scores = raw * scale
+    return (oracles.softmax(scores).to(dtype).float() @ v.float()).to(dtype), oracles.logsumexp(scores)
+
+
+def _by_exp2(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Powers of 2, the division last."""
+    scores = raw * (scale * LOG2_E)
+    row_max = scores.amax(-1) if scores.shape[-1] else scores.new_full(scores.shape[:-1], -torch.inf)
+    weights = torch.exp2(scores - torch.where(row_max == -torch.inf, 0.0, row_max)[..., None])
+    row_sum = weights.sum(-1)
+    out = (weights.to(dtype).float() @ v.float()) / torch.where(row_sum == 0, 1.0, row_sum)[..., None]
+    return out.to(dtype), (row_max + torch.log2(row_sum)) * LN_2
+
+
+def _by_tiles(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype, tile: int = 32) -> tuple[Tensor, Tensor]:
+    """Online, from the last tile of keys to the first."""
+    scores = raw * (scale * LOG2_E)
+    row_max = scores.new_full(scores.shape[:-1], -torch.inf)
+    row_sum, acc = torch.zeros_like(row_max), scores.new_zeros(*scores.shape[:-1], v.shape[-1])
+    for start in reversed(range(0, scores.shape[-1], tile)):
+        part = scores[..., start : start + tile]
+        new_max = torch.maximum(row_max, part.amax(-1))
+        base = torch.where(new_max == -torch.inf, 0.0, new_max)
+        weights, shrink = torch.exp2(part - base[..., None]), torch.exp2(row_max - base)
+        row_sum = row_sum * shrink + weights.sum(-1)
+        acc = acc * shrink[..., None] + weights.to(dtype).float() @ v[..., start : start + tile, :].float()
+        row_max = new_max
+    out = acc / torch.where(row_sum == 0, 1.0, row_sum)[..., None]
+    return out.to(dtype), (row_max + torch.log2(row_sum)) * LN_2
+
+
+# ---------------------------------------------------------------- rows and products
+
+
+def softmax_trial(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    exact, empty = x.float(), (x == -torch.inf).all(-1, keepdim=True)
+    shifted = exact - torch.where(empty, 0.0, exact.amax(-1, keepdim=True))
+    by_exp, by_exp2 = shifted.exp(), torch.exp2(shifted * LOG2_E)
+    sums = [by_exp.sum(-1, keepdim=True), by_exp2.flip(-1).sum(-1, keepdim=True)]
+    orders = [by_exp / torch.where(empty, 1.0, sums[0]), by_exp2 / torch.where(empty, 1.0, sums[1]), torch.softmax(exact, -1).masked_fill(empty, 0.0)]
+    return oracles.softmax(x.double()), [order.to(x.dtype) for order in orders]
+
+
+def rms_norm_trial(x: Tensor, weight: Tensor, eps: float = 1e-6) -> tuple[Tensor, list[Tensor]]:
+    exact, w, wide, wide_w = x.double(), weight.double(), x.float(), weight.float()
+    reference = exact / (exact.square().mean(-1, keepdim=True) + eps).sqrt() * w
+    mean = wide.square().mean(-1, keepdim=True)
+    flipped = wide.flip(-1).square().sum(-1, keepdim=True) / x.shape[-1]
+    orders = [wide * torch.rsqrt(mean + eps) * wide_w, wide / torch.sqrt(mean + eps) * wide_w, wide * (1 / torch.sqrt(flipped + eps)) * wide_w]
+    return reference, [order.to(x.dtype) for order in orders]
+
+
+def swiglu_trial(gate: Tensor, up: Tensor) -> tuple[Tensor, list[Tensor]]:
+    g, u = gate.float(), up.float()
+    orders = [torch.nn.functional.silu(g) * u, g * torch.sigmoid(g) * u, g / (1 + torch.exp(-g)) * u]
+    return torch.nn.functional.silu(gate.double()) * up.double(), [order.to(gate.dtype) for order in orders]
+
+
+def vector_add_trial(x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return x.double() + y.double(), [x + y, (x.float() + y.float()).to(x.dtype), y.float().add(x.float()).to(x.dtype)]
+
+
+def matmul_trial(a: Tensor, b: Tensor) -> tuple[Tensor, list[Tensor]]:
+    x, y = a.float(), b.float()
+    half = x.shape[1] // 2
+    orders = [x @ y, x.flip(1) @ y.flip(0), x[:, :half] @ y[:half] + x[:, half:] @ y[half:]]
+    return a.double() @ b.double(), [order.to(a.dtype) for order in orders]
