@@ -26,7 +26,7 @@ def attention(
     raise NotImplementedError("attention (chapter 02) is not written yet")
 
 
-# %% exercise causal_mask | core | 15 minutes | 2 points | torch
+# %% exercise causal_mask | core | 10 minutes | 2 points | torch
 def causal_mask(n_q: int, n_kv: int) -> Tensor:
     """Which keys each query may see, when the queries are the last n_q of n_kv tokens.
 
@@ -67,7 +67,7 @@ def score_matrix_bytes(
     raise NotImplementedError("score_matrix_bytes (chapter 02) is not written yet")
 
 
-# %% exercise naive_attention_bytes | core | 15 minutes | 3 points | model
+# %% exercise naive_attention_bytes | core | 10 minutes | 3 points | model
 def naive_attention_bytes(
     n_q: int, n_kv: int, d: int, heads: int = 1, bytes_each: int = 2
 ) -> tuple[int, int, int]:
@@ -83,4 +83,4 @@ def naive_attention_bytes(
     raise NotImplementedError("naive_attention_bytes (chapter 02) is not written yet")
 
 
-# as generated: top 5f43997c652a, attention 5c87b8002944, causal_mask 3056d30a206c, expand_kv_heads ce52bae70e6f, score_matrix_bytes 91efd5212e9b, naive_attention_bytes 3544f87db3f7
+# as generated: top 5f43997c652a, attention 5c87b8002944, causal_mask 463c4b2d0e89, expand_kv_heads ce52bae70e6f, score_matrix_bytes 91efd5212e9b, naive_attention_bytes 947fcff3c4dc

@@ -36,7 +36,7 @@ def attention(
     # end
 
 
-# %% exercise causal_mask | core | 15 minutes | 2 points | torch
+# %% exercise causal_mask | core | 10 minutes | 2 points | torch
 # hint: Number the tokens from the start of the whole text. Which number has the first of the queries?
 # hint: The queries are the last n_q tokens of the n_kv. So query i is token i + n_kv - n_q, and it sees that token and all before it.
 # hint: Two ranges, one of them as a column: keys <= queries + ... (or torch.ones(...).tril with a diagonal that is not 0).
@@ -95,7 +95,7 @@ def score_matrix_bytes(
     # end
 
 
-# %% exercise naive_attention_bytes | core | 15 minutes | 3 points | model
+# %% exercise naive_attention_bytes | core | 10 minutes | 3 points | model
 # hint: Write down for each of the three steps which matrices go in and which comes out. Which of them have N_Q x N_KV elements?
 # hint: S is written by the first step and read by the second, P is written by the second and read by the third. Nothing else is that large. Every head has its own of everything.
 # hint: scores: n_q * d + n_kv * d in, n_q * n_kv out. Do the same for the other two, then multiply by heads and bytes_each.

@@ -233,3 +233,13 @@ def test_what_only_the_compiler_refuses_is_said_with_the_files_own_line(text):
 def test_an_odd_escape_in_a_string_is_no_reason_to_speak(recwarn):
     require_python("x = '\\d'\nassert (x, 'always true')\n", "mine.py")
     assert not recwarn.list
+
+
+def test_a_helper_that_stands_nowhere_is_taken_from_earlier():
+    stubs = {"helper": "def helper(x):\n    raise NotImplementedError\n", "f": "def f(x):\n    raise NotImplementedError\n"}
+    text = from_file("f", "def f(x):\n    return helper(x) + other(x)\n", "mine.py", stubs)
+    assert text.startswith("from course_lib.earlier import helper\n") and "import other" not in text
+    assert "earlier" not in from_file("f", "helper = abs\ndef f(x):\n    return helper(x)\n", "mine.py", stubs)
+    assert "earlier" not in from_file("f", "def f(x):\n    return f(x - 1)\n", "mine.py", stubs)
+    with pytest.raises(AnswerError, match="import"):  # it may come from there
+        from_file("f", "from math import *\ndef f(x):\n    return helper(x)\n", "mine.py", stubs)

@@ -89,6 +89,16 @@ COPY_BANDWIDTH = Check(
             "A thousand times too small: `seconds` was taken for milliseconds, or turned into them. It is in seconds already.",
             result="moved / (seconds * 1e3) / 1e9",
         ),
+        _edit(
+            "always-four-bytes",
+            "Right for float32 only: 4 bytes were written in. An element takes `bytes_each` bytes, 2 for bfloat16 and 1 for int8.",
+            moved="2 * elements * 4",
+        ),
+        _edit(
+            "rounded-to-a-tenth",
+            "Rounded to one decimal. The example's 20.0 comes out so by itself; return the quotient as it is, and round where it is printed.",
+            result="round(moved / seconds / 1e9, 1)",
+        ),
         *(
             _edit(f"rounded-{name}", "Rounded to whole GB/s: the rest was thrown away. Return the quotient as it is.", result=result)
             for name, result in (("down", "moved / seconds // 1e9"), ("to-nearest", "round(moved / seconds / 1e9)"))

@@ -213,7 +213,8 @@ def step_ledger(n_q: int, n_kv: int, d: int, heads: int = 1, bytes_each: int = 2
     )
     most = max(totals.values())
     note = f"{n_q:,} {plural('query', n_q)}, {n_kv:,} {plural('key', n_kv)}, d = {d}, {many(heads, 'head')}, {bytes_each} bytes a number."
-    with Card(title, height=3.3, note=note) as card:
+    with Card(title, height=3.5, note=note) as card:
+        _matrix_key(card, 1.5, 3.36)
         ax = card.axes(1.5, 0.62, WIDTH - 2.75, 2.6)
         ax.set_xlim(0, most)
         ax.set_ylim(-0.6, 3.6)
@@ -238,6 +239,14 @@ def step_ledger(n_q: int, n_kv: int, d: int, heads: int = 1, bytes_each: int = 2
         ax.set_xlabel("bytes moved, every matrix once a step (hatched: written)")
         told = [f"{step}: {', '.join(f'{kind} {name} {size(count)}' for name, kind, count in parts)}." for step, parts in steps.items()]
         return card.picture(f"Bytes of each step. {' '.join(told)} The three steps together move {size(naive)}.")
+
+
+def _matrix_key(card: Card, x: float, y: float) -> None:
+    """Which colour is which matrix: most of them are too thin for a name."""
+    ax = card.axes(x, y - 0.1, 4.5, 0.2, bare=True)
+    for i, (name, colour) in enumerate(_LOOKS.items()):
+        ax.add_patch(Rectangle((0.55 * i, 0.03), 0.14, 0.14, facecolor=colour, edgecolor="none"))
+        say(ax, 0.55 * i + 0.21, 0.1, name, "left center")
 
 
 def _binary_ticks(most: float):

@@ -138,6 +138,7 @@ def cache_steps(steps: Sequence[tuple[int, float]], where: str = "this machine",
         return card.picture(f"{title}. Working sets: {listed}.")
 
 
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in shares of the axes
 Points = Mapping[str, tuple[model.Work, float | None]]  # name: (work, seconds measured, or None)
 
 
@@ -167,7 +168,7 @@ def _limits(machine: model.Machine, dtype: str, works: Sequence[model.Work], slo
     """(lowest intensity, highest, lowest FLOP/s) that show both roofs and all points."""
     ridge = model.ridge(machine, dtype)
     shown = [work.intensity for work in works] + [ridge]
-    low, high = min(shown) / 3, max(shown) * 4
+    low, high = min(shown) / 3, max(shown) * 8  # room for a name on the right
     low, high = min(low, ridge / 30), max(high, ridge * 8)
     return low, high, min(low * machine.bandwidth * 2, slowest / 2)
 
@@ -190,14 +191,18 @@ def roofline(machine: model.Machine, dtype: str, points: Points, title: str | No
         ax = card.axes(0.95, 0.55, WIDTH - 1.3, 2.95)
         draw_roofline(ax, machine, dtype, low, high, floor)
         seen = [(work.intensity, y) for name, work in works.items() for y in (model.attainable(work, machine, dtype), reached.get(name)) if y]
-        placed = [_around(ax, x, y) for x, y in seen]  # no label lies on a dot
+        along = (low * (high / low) ** (i / 120) for i in range(121))
+        dots = [_around(ax, x, y) for x, y in seen]
+        ridge = _around(ax, model.ridge(machine, dtype), machine.rate(dtype), 0.02)
+        placed = [*dots, (ridge[0], 0.0, ridge[2], ridge[3])]  # no label lies on a dot, on the line down from the ridge, or on the roof
+        placed += [_around(ax, x, min(x * machine.bandwidth, machine.rate(dtype)), 0.03) for x in along]
         for name, work in sorted(works.items(), key=lambda item: item[1].intensity):
             x, y = work.intensity, model.attainable(work, machine, dtype)
             ax.plot([x], [y], marker="o", markersize=6, markerfacecolor=CARD, markeredgecolor=OTHER, zorder=5)
             if name in reached:
                 ax.plot([x, x], [reached[name], y], color=tint(OTHER, 0.5), linewidth=1.2, zorder=4)
                 ax.plot([x], [reached[name]], marker="o", markersize=6, color=OTHER, zorder=5)
-            _beside(ax, placed, x, reached.get(name, y), name)
+            _beside(ax, placed, x, reached.get(name, y), name, dots)
         alt = "; ".join(
             f"{name}: {number(work.intensity)} FLOPs per byte, at most {rate(model.attainable(work, machine, dtype), 'FLOP/s')}"
             + (f", measured {rate(reached[name], 'FLOP/s')}" if name in reached else "")
@@ -206,19 +211,21 @@ def roofline(machine: model.Machine, dtype: str, points: Points, title: str | No
         return card.picture(f"{title}. Bandwidth {rate(machine.bandwidth, 'B/s')}, arithmetic {rate(machine.rate(dtype), 'FLOP/s')}. {alt}.")
 
 
-def _around(ax, x: float, y: float) -> tuple[float, float, float, float]:
-    """The box of a dot, in shares of the axes."""
+def _around(ax, x: float, y: float, half: float = 0.05) -> Box:
+    """The box around a place, in shares of the axes; `half` its width, in inches."""
     across, up = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
-    half = 0.05 * ax.figure.dpi
+    half = half * ax.figure.dpi
     return across - half / ax.bbox.width, up - half / ax.bbox.height, across + half / ax.bbox.width, up + half / ax.bbox.height
 
 
-def _beside(ax, placed: list[tuple[float, float, float, float]], x: float, y: float, name: str) -> None:
-    """A label beside a dot: below it to the right where that is free, else on another side, else further down."""
+def _beside(ax, placed: list[Box], x: float, y: float, name: str, dots: Sequence[Box] = ()) -> None:
+    """A label beside a dot: below it to the right (to the left where the next dot is near) if that is free, else elsewhere."""
     high, wide = ax.bbox.height / ax.figure.dpi, ax.bbox.width / ax.figure.dpi
     across, up = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
     length, line = (text_width(name, SMALL_SIZE) + 0.06) / wide, 0.16 / high
     aside, sides = 0.09 / wide, ((0, -0.9), (1, 0.9), (0, 0.9), (1, -0.9), (0, -2.1), (1, 2.1), (0, -3.3), (1, 3.3))
+    if any(across < dot[0] < across + length and abs(dot[1] - up) < 4 * line for dot in dots):
+        sides = ((1, -0.9), (1, -2.1), (1, 0.9), (1, -3.3), *sides)
     boxes = []
     for left, lines in sides:
         start = across - aside - length if left else across + aside

@@ -49,12 +49,12 @@ _BOX, _TALL = 1.48, 0.72
 
 def course_map() -> Picture:
     """The engine of chapter 15 as boxes, each with the chapters in which its functions are written."""
-    title = "By chapter 15 every box of a working inference engine is a function that you wrote"
+    title = "By chapter 15 every grey box of a working inference engine is a function that you wrote"
     with Card(title, height=2.95) as card:
         ax = card.axes(0.2, 0.05, WIDTH - 0.4, 2.8, bare=True)
         for name, chapters, x, y in _ENGINE:
             given, core = not chapters, name == "attention"
-            rounded(ax, x, y, _BOX, _TALL, CARD if given else FAINT, MASKED if given else INK, lw=2.2 if core else 1.0)
+            rounded(ax, x, y, _BOX, _TALL, CARD if given else FAINT, MASKED if given else INK, lw=2.2 if core else 1.0, clip_on=False)
             weight = "bold" if core else "normal"
             say(ax, x + _BOX / 2, y + _TALL / 2 + (0 if given else 0.13), name, colour=MUTED if given else INK, size=LABEL_SIZE, fontweight=weight)
             if not given:
@@ -127,8 +127,9 @@ def matmul_rates(mine: Ceilings, title: str | None = None) -> Picture:
     rows = [(f"{_short(mine)}, measured", mine.rates)] + [(sheet.name, sheet.rates) for sheet in SHEETS.values()]
     points = [(name, rates["fp32"] / 1e12, max(rates.get("bf16", 0), rates["fp16"]) / 1e12) for name, rates in rows]
     here, there = points[0], points[-1]
+    faster = "bf16" if mine.rates.get("bf16", 0) >= mine.rates["fp16"] else "fp16"
     title = title or (
-        f"16 bits instead of 32: matmul at {number(here[2] / here[1], 2)} times the rate on this machine, "
+        f"{faster} instead of fp32: matmul at {number(here[2] / here[1], 2)} times the rate on this machine, "
         f"{number(there[2] / there[1], 2)} times on a {there[0]}'s data sheet"
     )
     with Card(title, height=3.35) as card:
@@ -164,7 +165,7 @@ def _lanes(card: Card, names: Sequence[str], values: Sequence[float], label: str
     """Axes with one lane a name, the first on top, and a log x axis that holds all values and their labels."""
     ax = card.axes(1.75, 0.55, WIDTH - 2.35, card.body - 0.6 - top)
     ax.set_xscale("log")
-    ax.set_xlim(min(values) / 3, max(values) * 3)
+    ax.set_xlim(min(values) / 6, max(values) * 3)  # a label may stand on the left of its dot
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0)

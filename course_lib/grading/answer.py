@@ -2,7 +2,8 @@
 
 The answer is the exercise's last executed top-level definition and, transitively, the last executed top-level def, class,
 import or assignment that binds each name it uses. Other statements are dropped. A name bound in any other way (a loop,
-`+=`, `from x import *`, a % command) cannot be followed: `AnswerError` asks for it in a plain statement.
+`+=`, `from x import *`, a % command) cannot be followed: `AnswerError` asks for it in a plain statement. A name that nothing
+binds and that is another exercise's is taken from course_lib.earlier.
 
 Knows nothing of IPython, files or grading.
 """
@@ -34,7 +35,7 @@ def build(name: str, cells: Sequence[Cell], namespace: Iterable[str] = (), stubs
     """The answer text of exercise `name`.
 
     namespace: the names that exist where the cells ran, to tell a name that came another way from one that is missing.
-    stubs: {exercise: its stub}: a helper that is still another exercise's stub is taken from course_lib.earlier instead.
+    stubs: {exercise: its stub}: a helper that is still another exercise's stub, or stands nowhere, comes from course_lib.earlier instead.
     place: where the reader should write a name that cannot be followed.
     """
     statements = list(executed(cells))
@@ -109,14 +110,18 @@ def _needed(
     place: str,
     flags: int,
 ) -> tuple[list[Statement], dict[int, str]]:
-    """Every statement of the answer, and the texts that replace a statement's own (by its order)."""
+    """Every statement of the answer, and the texts that replace a statement's own (by its order; below 0: texts that come first)."""
     stars = [s.how for s in statements if s.how.endswith("import *")]
     plain_imports = [s for s in statements if isinstance(s.node, ast.Import)]
     found: dict[int, Statement] = {own.order: own}
     texts: dict[int, str] = {}
+    borrowed: set[str] = set()
     queue = [own]
     while queue:
         for used in sorted(set().union(*names(queue.pop(0), flags))):
+            if used in stubs and used != name and used not in last and used not in namespace and not stars:
+                borrowed.add(used)
+                continue
             for statement in _binders(used, last, plain_imports, lambda used=used: _unbound(name, used, namespace, stars, place), name, place):
                 if statement.order in found:
                     continue
@@ -127,6 +132,8 @@ def _needed(
                     queue.append(statement)
     if "display" not in last and any("display" in set().union(*names(s, flags)) for s in found.values()):
         texts[-1] = _DISPLAY
+    if borrowed:
+        texts[-2] = "\n".join(f"from course_lib.earlier import {used}" for used in sorted(borrowed))
     return list(found.values()), texts
 
 
@@ -221,7 +228,7 @@ def _closure(start: set[int], edges: dict[int, set[int]]) -> set[int]:
 def _text(ordered: list[Statement], texts: dict[int, str], futures: list[str]) -> str:
     """The statements as one text: imports and constants close together, definitions set apart."""
     parts = [(text, False) for text in dict.fromkeys(futures)]
-    parts += [(texts[-1], True)] if -1 in texts else []
+    parts += [(texts[order], order == -1) for order in (-2, -1) if order in texts]
     parts += [(texts.get(s.order, s.text), s.how == "def" and s.order not in texts) for s in ordered if not is_future(s.node)]
     out = ""
     was_definition = False

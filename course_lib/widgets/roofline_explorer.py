@@ -66,12 +66,12 @@ def state(gpu: str | Machine = "A100", operator: str = "matmul, M rows", size: i
 
 
 def _label(ax, machine: Machine, dtype: str, work: Work, reach: float, words: str) -> None:
-    """Below the dot: to its right on the slope, under the flat roof and right of the ridge otherwise."""
+    """Below the dot: to its right where that ends before the ridge's line, right of that line otherwise; under the flat roof."""
     place = ax.transAxes.inverted().transform
     across, up = place(ax.transData.transform((work.intensity, reach)))
     ridge = place(ax.transData.transform((roofline.ridge(machine, dtype), reach)))[0]
     length = text_width(words, SMALL_SIZE) * ax.figure.dpi / ax.bbox.width
-    start = across + 0.02 if work.intensity < roofline.ridge(machine, dtype) else max(ridge + 0.01, across - length / 2)
+    start = across + 0.02 if across + 0.03 + length < ridge else max(ridge + 0.01, across - length / 2)
     say(ax, min(start, 0.99 - length), max(up - 0.06, 0.1), words, "left center", word_colour(DOT), transform=ax.transAxes)
 
 

@@ -100,6 +100,31 @@ FUSION_BYTES = Check(
             "Right for fp16 only: use `bytes_each`.",
             edits=((_SEPARATE, _SEPARATE.replace("bytes_each", "2")), (_FUSED, _FUSED.replace("bytes_each", "2"))),
         ),
+        Mutant(
+            "extras-as-tensors",
+            "Every extra input was counted as large as the tensor itself. `extras` says how large each is: a bias of D numbers is D numbers.",
+            edits=(("extra = sum(extras)", "extra = sum(elements for e in extras if e)"),),
+        ),
+        Mutant(
+            "largest-extra",
+            "Only the largest extra input was counted. Each is a tensor of its own, and every one of them has to be read.",
+            edits=(("extra = sum(extras)", "extra = max(extras)"),),
+        ),
+        Mutant(
+            "same-extra-once",
+            "Extra inputs of equal size were taken for one. Each is a tensor of its own: two residuals are read twice.",
+            edits=(("extra = sum(extras)", "extra = sum(set(extras))"),),
+        ),
+        Mutant(
+            "different-operators",
+            "`separate` counts operators whose extra inputs are equal only once: `set` does that. `extras` has one number for each operator.",
+            edits=((_SEPARATE, _SEPARATE.replace("len(extras)", "len(set(extras))")),),
+        ),
+        Mutant(
+            "operators-with-extras",
+            "`separate` leaves out the operators that read nothing besides the tensor. GELU has a 0 in `extras` and still reads the tensor and writes it.",
+            edits=((_SEPARATE, _SEPARATE.replace("len(extras)", "sum(e > 0 for e in extras)")),),
+        ),
     ),
     right=(
         """\

@@ -61,7 +61,7 @@ ARITHMETIC_INTENSITY = Check(
         ),
         Mutant(
             "elements",
-            "That is FLOPs per element. The bus counts bytes: how many does one element have?",
+            "That is FLOPs per element. Memory counts bytes: how many does one element have?",
             edits=((") * bytes_each", ")"),),
         ),
         Mutant(

@@ -139,6 +139,17 @@ LARGEST_SQUARE_TILE = Check(
             "The largest whole number came back; asked is the largest multiple of 16, because matrix units work on 16 by 16.",
             edits=((_STEP, "while needed(b + 1) <= shared_bytes:\n        b += 1\n    return b"),),
         ),
+        Mutant(
+            "any-number-from-16",
+            "The largest whole number from 16 on came back; asked is the largest multiple of 16, because matrix units work on 16 by 16.",
+            edits=((_STEP, "while needed(b + 1) <= shared_bytes:\n        b += 1\n    return b if b >= 16 else 0"),),
+        ),
+        Mutant(
+            "scores-as-a-fourth-tile",
+            "S was counted as a fourth tile, with head_dim columns and `bytes_each`. It is b by b and has `score_bytes` an element; in the example both come "
+            "to the same.",
+            edits=((_NEEDED, "return 4 * b * head_dim * bytes_each"),),
+        ),
         Mutant("square-root", _ROOT, body=_NOTE.format(bytes="bytes_each")),
         Mutant("square-root-fp32", _ROOT, body=_NOTE.format(bytes="4")),
     ),

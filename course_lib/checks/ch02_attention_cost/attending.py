@@ -95,15 +95,40 @@ _GUARDED = _PLAIN.replace(
 )
 
 
-def _in_both(id: str, message: str, old: str, new: str) -> tuple[Mutant, Mutant]:
-    """The same mistake in an answer that guards empty rows, and in one that does not."""
-    if _PLAIN.count(old) != 1:
-        raise ValueError(f"mutant {id}: {old!r} does not stand once in the plain form")
-    guarded, plain = _GUARDED.replace(old, new), _PLAIN.replace(old, new)
+_REPAIRED = _PLAIN.replace("return weights @ v", "return torch.nan_to_num(weights) @ v")  # the same numbers, until a mistake makes NaN elsewhere
+
+
+def _in_both(id: str, message: str, *edits: str) -> tuple[Mutant, Mutant]:
+    """The same mistake in an answer that guards empty rows, and in one that does not. edits: old, new, old, new ..."""
+    guarded, plain = (_with(id, form, edits) for form in (_GUARDED, _PLAIN))
     return Mutant(id, message, body=guarded), Mutant(f"{id}-no-guard", message + _EMPTY, body=plain)
 
 
+def _repaired(id: str, message: str, *edits: str) -> Mutant:
+    """The same mistake in an answer that turns every NaN into 0, and with it some that were not meant."""
+    return Mutant(f"{id}-repaired", message, body=_with(id, _REPAIRED, edits))
+
+
+def _with(id: str, form: str, edits: tuple[str, ...]) -> str:
+    for old, new in zip(edits[::2], edits[1::2], strict=True):
+        if form.count(old) != 1:
+            raise ValueError(f"mutant {id}: {old!r} does not stand once in the form")
+        form = form.replace(old, new)
+    return form
+
+
 _SOFTMAX = "torch.softmax(scores, dim=-1)"
+_INVERTED = "The mask was read the wrong way round: True means keep."
+_OVER_QUERIES = "The softmax ran over the queries: the columns of the weights sum to 1, not the rows. Each query shares out 1 over the keys: dim=-1."
+_OVER_ONE = (
+    "Right for [N, D], wrong with leading dimensions: the softmax ran over dimension 1, which is the heads there. Count dimensions from the end: "
+    "the keys are the last, dim=-1."
+)
+_OVER_ZERO = "The softmax ran over the first dimension. Each query shares out 1 over the keys, which are the last: dim=-1."
+_SINGLE = (
+    "Right for float32. With float64 inputs the result is right to seven digits only: somewhere on the way it was turned into float32 (`.float()`, or "
+    "a dtype written in). Compute in the inputs' own dtype."
+)
 
 ATTENTION = Check(
     exercise="attention",
@@ -179,6 +204,20 @@ ATTENTION = Check(
             "    scale = q.shape[-1] ** -0.5 * (scale or 1.0)",
         ),
         *_in_both(
+            "no-default-scale",
+            "Right where a scale is given, wrong where it is None: then the scores are multiplied by 1 / sqrt(D).",
+            "        scale = q.shape[-1] ** -0.5",
+            "        scale = 1.0",
+        ),
+        *_in_both(
+            "scale-divides",
+            "Right with the default scale. A given scale is what the scores are multiplied by; here they were divided by it.",
+            "        scale = q.shape[-1] ** -0.5",
+            "        scale = q.shape[-1] ** 0.5",
+            "q @ k.mT * scale",
+            "q @ k.mT / scale",
+        ),
+        *_in_both(
             "zero-is-not-none",
             (
                 "Only scale=0.0 is wrong: 0.0 counts as false in `scale or ...` and `if not scale`, so the default took its place. Ask "
@@ -193,7 +232,8 @@ ATTENTION = Check(
             _FILL,
             "scores",
         ),
-        *_in_both("mask-inverted", "The mask was read the wrong way round: True means keep.", "~mask, -torch.inf", "mask, -torch.inf"),
+        *_in_both("mask-inverted", _INVERTED, "~mask, -torch.inf", "mask, -torch.inf"),
+        _repaired("mask-inverted", _INVERTED, "~mask, -torch.inf", "mask, -torch.inf"),
         *_in_both(
             "mask-zero",
             "Hidden scores were set to 0 (multiplying by the mask does that). A score of 0 still weighs exp(0): only -inf weighs nothing.",
@@ -248,27 +288,12 @@ ATTENTION = Check(
                 "        weights = weights / weights.sum(-1, keepdim=True)",
             ),
         ),
-        *_in_both(
-            "over-queries",
-            "The softmax ran over the queries: the columns of the weights sum to 1, not the rows. Each query shares out 1 over the keys: dim=-1.",
-            "dim=-1)\n",
-            "dim=-2)\n",
-        )[:1],  # without the guard it gives the same numbers
-        *_in_both(
-            "over-dimension-1",
-            (
-                "Right for [N, D], wrong with leading dimensions: the softmax ran over dimension 1, which is the heads there. Count "
-                "dimensions from the end: the keys are the last, dim=-1."
-            ),
-            "dim=-1)\n",
-            "dim=1)\n",
-        ),
-        *_in_both(
-            "over-dimension-0",
-            "The softmax ran over the first dimension. Each query shares out 1 over the keys, which are the last: dim=-1.",
-            "dim=-1)\n",
-            "dim=0)\n",
-        )[:1],  # without the guard it gives the same numbers
+        *_in_both("over-queries", _OVER_QUERIES, "dim=-1)\n", "dim=-2)\n")[:1],  # without the guard it gives the same numbers
+        _repaired("over-queries", _OVER_QUERIES, "dim=-1)\n", "dim=-2)\n"),
+        *_in_both("over-dimension-1", _OVER_ONE, "dim=-1)\n", "dim=1)\n"),
+        _repaired("over-dimension-1", _OVER_ONE, "dim=-1)\n", "dim=1)\n"),
+        *_in_both("over-dimension-0", _OVER_ZERO, "dim=-1)\n", "dim=0)\n")[:1],  # without the guard it gives the same numbers
+        _repaired("over-dimension-0", _OVER_ZERO, "dim=-1)\n", "dim=0)\n"),
         *_in_both(
             "overflow",
             (
@@ -277,6 +302,18 @@ ATTENTION = Check(
             ),
             _SOFTMAX,
             "scores.exp() / scores.exp().sum(-1, keepdim=True)",
+        ),
+        _repaired(
+            "overflow",
+            (
+                "Right for ordinary scores; beyond 88 `exp` overflows float32, and the NaN of inf / inf was turned into 0. torch.softmax subtracts the "
+                "row's maximum first, and so must a softmax by hand (chapter 03)."
+            ),
+            _SOFTMAX,
+            "scores.exp() / scores.exp().sum(-1, keepdim=True)",
+        ),
+        Mutant(
+            "single-precision", _SINGLE, body=_with("single-precision", _GUARDED, (_SOFTMAX, "torch.softmax(scores.float(), dim=-1).to(q.dtype)"))
         ),
         Mutant(
             "no-softmax",

@@ -131,6 +131,17 @@ CAUSAL_MASK = Check(
             "return j >= i",
         ),
         Mutant(
+            "slice-wraps",
+            (
+                "Right while there are at least as many keys as queries. With more queries the first ones see nothing, and `mask[i, :end]` does not do that "
+                "where `end` is negative: Python counts it from the back."
+            ),
+            body=(
+                "def causal_mask(n_q, n_kv):\n    mask = torch.zeros(n_q, n_kv, dtype=torch.bool)\n    for i in range(n_q):\n"
+                "        mask[i, : n_kv - n_q + i + 1] = True\n    return mask\n"
+            ),
+        ),
+        Mutant(
             "square",
             "One row a query, one entry a key: the two numbers need not be equal.",
             body="def causal_mask(n_q, n_kv):\n    return torch.ones(n_q, n_q, dtype=torch.bool).tril()\n",

@@ -232,6 +232,16 @@ NAIVE_ATTENTION_BYTES = Check(
             result="tuple(bytes_each * elements for elements in (q + kv + heads * s, 2 * heads * s, heads * s + kv + q))",
         ),
         _step_mutant(
+            "heads-twice",
+            "Right for one head; with more, the number of heads was multiplied in twice.",
+            result="tuple(heads * heads * bytes_each * e for e in (q + kv + s, s + s, s + kv + q))",
+        ),
+        _step_mutant(
+            "output-like-keys",
+            "The last step's result was counted with n_kv rows. It has a row for each query, as Q does.",
+            output="s + kv + kv",
+        ),
+        _step_mutant(
             "elements", "Those are elements. Each takes `bytes_each` bytes.", result="tuple(heads * e for e in (q + kv + s, s + s, s + kv + q))"
         ),
         _step_mutant(

@@ -22,10 +22,10 @@ def _qkv(g: torch.Generator, *lead: int, n_q: int, n_kv: int, d: int, dtype: tor
     return q * 1.5, k, v + torch.arange(lead[-1], dtype=dtype)[:, None, None] if lead else v
 
 
-def _rising_keys(g: torch.Generator, n_q: int, n_kv: int, d: int, span: float) -> tuple[Tensor, Tensor, Tensor]:
+def _rising_keys(g: torch.Generator, n_q: int, n_kv: int, d: int, span: float, middle: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Keys along the queries' common direction, so that scores rise by `span` (fall, if negative) from the first key to the last."""
     q = torch.ones(n_q, d) + 0.1 * normal(g, n_q, d)
-    k = torch.linspace(-0.5, 0.5, n_kv)[:, None] * span / d**0.5 + 0.05 * normal(g, n_kv, d)
+    k = (middle + torch.linspace(-0.5, 0.5, n_kv)[:, None] * span) / d**0.5 + 0.05 * normal(g, n_kv, d)
     return q, k, normal(g, n_kv, d)
 
 
@@ -37,15 +37,16 @@ def attention_probes(g: torch.Generator, masks: bool = True) -> list[Probe]:
     hidden[0] = False
     hidden[1, :4] = False
     hidden[2, 8:] = False
+    hidden[:, 4:8] = False
     probes = [
         Probe("2 tiles of 3 keys", _qkv(g, n_q=2, n_kv=6, d=4), {"tile": 3}, axes=two),
         Probe("one tile", _qkv(g, n_q=3, n_kv=5, d=4), {"tile": 8}, axes=two),
         Probe("2 batches, 3 heads, 11 keys in tiles of 4", _qkv(g, 2, 3, n_q=5, n_kv=11, d=6), {"tile": 4}, axes=four),
-        Probe("scores that fall by 190 over three tiles", _rising_keys(g, 5, 15, 8, -190.0), {"tile": 5}, axes=two),
+        Probe("scores that fall from -140 to -330 over three tiles", _rising_keys(g, 5, 15, 8, -190.0, -235.0), {"tile": 5}, axes=two),
     ]
     if masks:
         probes += [
-            Probe("a mask with an empty row and an empty first tile", _qkv(g, n_q=6, n_kv=14, d=4), {"mask": hidden, "tile": 4}, axes=two),
+            Probe("a mask with an empty row and an empty second tile", _qkv(g, n_q=6, n_kv=14, d=4), {"mask": hidden, "tile": 4}, axes=two),
             Probe(
                 "a causal mask and a scale of 0.3",
                 _qkv(g, 2, n_q=7, n_kv=12, d=5),
@@ -181,6 +182,14 @@ TILED_ATTENTION = Check(
             ("new_max = torch.maximum(row_max, scores.amax(dim=-1))", "new_max = scores.amax(dim=-1)"),
             ("new_max = torch.maximum(row_max, scores.amax(-1))", "new_max = scores.amax(-1)"),
         ),
+        *_tiled_pair(
+            "starts-at-zero",
+            (
+                "The running maximum seems to start at 0: where every score is far below 0, all weights underflow to nothing. Before the first "
+                "tile nothing was seen, and the maximum of nothing is -inf."
+            ),
+            ("row_max = q.new_full(q.shape[:-1], -torch.inf)", "row_max = q.new_zeros(q.shape[:-1])"),
+        ),
         Mutant(
             "divides-every-tile",
             (
@@ -252,6 +261,14 @@ def tiled_attention(q, k, v, mask=None, scale=None, tile=64):
             "mask-ignored",
             "Right without a mask, wrong with one: the mask is not used. A hidden score becomes -inf before the maximum is taken.",
             edits=(("if mask is not None:", "if False:"),),
+        ),
+        Mutant(
+            "mask-by-tiles",
+            (
+                "Tiles that are hidden as a whole were left out, and in every other tile nothing was hidden. The first saves time; the second is what the "
+                "mask asks for: in a tile that is partly hidden, each hidden score becomes -inf."
+            ),
+            edits=(("scores = scores.masked_fill(~mask[..., keys], -torch.inf)", "if not mask[..., keys].any():\n                continue"),),
         ),
         *_tiled_pair(
             "mask-inverted",
