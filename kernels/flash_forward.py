@@ -25,14 +25,13 @@ from kernels.launching import choose, power_of_two, require_attention
 CONFIGS = {
     64: {
         96: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
-        64: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        72: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3},
         24: {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 1},
         0: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
         225: {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3},
         96: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
-        80: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
@@ -62,8 +61,10 @@ def flash_forward_kernel(
     mine = (rows < N_Q)[:, None] & in_head[None, :]
     wide = rows.to(tl.int64)[:, None]
     q_ptrs = q_ptr + b * q_strides[0] + h * q_strides[1] + wide * q_strides[2] + columns[None, :] * q_strides[3]
-    k_ptrs = k_ptr + b * k_strides[0] + h // GROUP * k_strides[1] + keys[:, None] * k_strides[2] + columns[None, :] * k_strides[3]
-    v_ptrs = v_ptr + b * v_strides[0] + h // GROUP * v_strides[1] + keys[:, None] * v_strides[2] + columns[None, :] * v_strides[3]
+    k_head = k_ptr + b * k_strides[0] + h // GROUP * k_strides[1]
+    in_k = keys[:, None] * k_strides[2] + columns[None, :] * k_strides[3]  # offsets inside a tile, the same for all of them
+    v_head = v_ptr + b * v_strides[0] + h // GROUP * v_strides[1]
+    in_v = keys[:, None] * v_strides[2] + columns[None, :] * v_strides[3]
     # 3. initialise
     q = tl.load(q_ptrs, mask=mine, other=0.0)  # [BLOCK_M, BLOCK_D]
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -77,11 +78,12 @@ def flash_forward_kernel(
         last = min(N_KV, max(0, tile * BLOCK_M + BLOCK_M + shift))
     full = full // BLOCK_N * BLOCK_N
     for MASKED in tl.static_range(2):  # compiled twice: whole tiles first, then those that need the mask
+        # 32-bit offsets inside a head: 64-bit ones in this loop make the compiler wait for every product (the host checks the range)
         for start in range(full if MASKED else 0, last if MASKED else full, BLOCK_N):
             inside = in_head[None, :]  # a whole tile lies inside K and V
             if MASKED:
                 inside = inside & (start + keys < N_KV)[:, None]
-            k = tl.load(k_ptrs, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
+            k = tl.load(k_head + start * k_strides[2] + in_k, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
             s = tl.dot(q, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
             if MASKED:
                 visible = (start + keys < N_KV)[None, :]
@@ -96,10 +98,8 @@ def flash_forward_kernel(
             shrink = tl.exp2(row_max - base)
             row_max = new_max
             row_sum = row_sum * shrink + tl.sum(p, 1)
-            v = tl.load(v_ptrs, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
+            v = tl.load(v_head + start * v_strides[2] + in_v, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
             acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")  # [BLOCK_M, BLOCK_D]
-            k_ptrs += BLOCK_N * k_strides[2]
-            v_ptrs += BLOCK_N * v_strides[2]
     # 5. write
     row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)  # a row without keys: out 0, lse -inf
     out_ptrs = out_ptr + b * out_strides[0] + h * out_strides[1] + wide * out_strides[2] + columns[None, :] * out_strides[3]

@@ -32,7 +32,7 @@ CONFIGS = {
     256: {
         192: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
         96: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2},
-        0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
+        0: {"BLOCK_M": 8, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }
 TARGETS = (80, 86, 89, 90, 100, 120)
@@ -74,8 +74,10 @@ def flash_forward_two_tiles_kernel(
     in_head = columns < D
     mine1, mine2 = (rows1 < N_Q)[:, None] & in_head[None, :], (rows2 < N_Q)[:, None] & in_head[None, :]
     q_ptrs = q_ptr + b * q_strides[0] + h * q_strides[1] + rows1.to(tl.int64)[:, None] * q_strides[2] + columns[None, :] * q_strides[3]
-    k_ptrs = k_ptr + b * k_strides[0] + h // GROUP * k_strides[1] + keys[:, None] * k_strides[2] + columns[None, :] * k_strides[3]
-    v_ptrs = v_ptr + b * v_strides[0] + h // GROUP * v_strides[1] + keys[:, None] * v_strides[2] + columns[None, :] * v_strides[3]
+    k_head = k_ptr + b * k_strides[0] + h // GROUP * k_strides[1]
+    in_k = keys[:, None] * k_strides[2] + columns[None, :] * k_strides[3]  # offsets inside a tile, the same for all of them
+    v_head = v_ptr + b * v_strides[0] + h // GROUP * v_strides[1]
+    in_v = keys[:, None] * v_strides[2] + columns[None, :] * v_strides[3]
     # 3. initialise
     q1 = tl.load(q_ptrs, mask=mine1, other=0.0)  # [BLOCK_M, BLOCK_D]
     q2 = tl.load(q_ptrs + BLOCK_M * q_strides[2], mask=mine2, other=0.0)
@@ -91,18 +93,17 @@ def flash_forward_two_tiles_kernel(
         last = min(N_KV, max(0, first + 2 * BLOCK_M + shift))
     full = full // BLOCK_N * BLOCK_N
     for MASKED in tl.static_range(2):  # compiled twice: whole tiles first, then those that need the mask
+        # 32-bit offsets inside a head: 64-bit ones in this loop make the compiler wait for every product (the host checks the range)
         for start in range(full if MASKED else 0, last if MASKED else full, BLOCK_N):
             inside = in_head[None, :]
             if MASKED:
                 inside = inside & (start + keys < N_KV)[:, None]
-            k = tl.load(k_ptrs, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
+            k = tl.load(k_head + start * k_strides[2] + in_k, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
             s1 = tl.dot(q1, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
             s2 = tl.dot(q2, k.T, input_precision="ieee")
-            v = tl.load(v_ptrs, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
+            v = tl.load(v_head + start * v_strides[2] + in_v, mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
             max1, sum1, acc1 = fold(s1, v, max1, sum1, acc1, rows1, start + keys, N_KV, shift, scale, MASKED, CAUSAL)
             max2, sum2, acc2 = fold(s2, v, max2, sum2, acc2, rows2, start + keys, N_KV, shift, scale, MASKED, CAUSAL)
-            k_ptrs += BLOCK_N * k_strides[2]
-            v_ptrs += BLOCK_N * v_strides[2]
     # 5. write
     sum1, sum2 = tl.where(sum1 == 0.0, 1.0, sum1), tl.where(sum2 == 0.0, 1.0, sum2)  # a row without keys: out 0, lse -inf
     out_ptrs = out_ptr + b * out_strides[0] + h * out_strides[1] + rows1.to(tl.int64)[:, None] * out_strides[2] + columns[None, :] * out_strides[3]

@@ -57,6 +57,9 @@ def require_attention(kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Te
     H, H_KV, D = q.shape[1], k.shape[1], q.shape[3]
     require(0 < D <= 256, kernel, "the head size D must be 1 to 256", q=q)
     require(H_KV > 0 and H % H_KV == 0, kernel, f"{H} query heads are not a multiple of {H_KV} K/V heads", q=q, k=k)
+    for name, x in {"k": k, "v": v}.items():  # the kernels count offsets inside a head in 32 bits
+        near = x.shape[2] * abs(x.stride(2)) < 2**31
+        require(near, kernel, f"a head of {name} spans 2^31 elements or more: rows lie {x.stride(2)} apart; pass {name}.contiguous()", **{name: x})
     scale = D**-0.5 if scale is None else float(scale)
     require(0 < scale < float("inf"), kernel, f"scale must be above 0 and finite; it is {scale}", q=q)
     return scale

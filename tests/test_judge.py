@@ -1,5 +1,6 @@
 """The judge decides rightly: right answers pass in any style, wrong ones fail with the sentence that fits, cheats do not pay."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -8,8 +9,14 @@ import pytest
 import torch
 from conftest import MINI_COURSE
 
+from course_lib.grading import defaults, feedback
+from course_lib.grading import judge as judging
 from course_lib.grading.diagnose import NOT_KNOWN
-from course_lib.grading.verdict import STATUSES, Verdict
+from course_lib.grading.judge import NOT_COMPILED, RACES
+from course_lib.grading.servers import Servers
+from course_lib.grading.spec import Evidence
+from course_lib.grading.trial import Trial
+from course_lib.grading.verdict import STATUSES, Case, Verdict
 from course_lib.source import parse_exercises
 
 SOURCE = MINI_COURSE / "solutions" / "ch90_mini.py"
@@ -270,21 +277,83 @@ def test_what_only_the_interpreter_runs_is_refused(judge, what):
     assert [case.status for case in verdict.cases].count("failed") == 1 and verdict.cases[-1].status == "failed"
 
 
-# ---------------------------------------------------------------- cheats
+# ---------------------------------------------------------------- the rules of a kind, and what the panel says of them
+
+BY_TORCH = KERNEL.replace("    return out", "    return torch.where(keep != 0, x * 2, 0.0)")
 
 
-def test_cached_by_identity(judge):
-    lines = [
-        "key = (x.data_ptr(), x.shape)",
-        "if key not in kept: kept[key] = torch.nan_to_num(x.abs() / x.abs().sum(-1, True))",
-        "return kept[key].clone()",
-    ]
-    assert "first call's result" in failed(judge, answer(*lines, head="kept = {}"), "stale").diagnosis.message
+def _evidence(**seen) -> Evidence:
+    return Evidence(**{"launches": [{"kernel": "k"}], "returned": 50, "largest_returned": 50, "stored": 50, **seen})
 
 
-def test_hard_coded_by_shape(judge):
-    verdict = failed(judge, answer("return torch.full(x.shape, 1 / x.shape[-1])"), "unknown")
-    assert "row 0, column 0: expected" in verdict.diagnosis.message
+@pytest.mark.parametrize(
+    "seen, words",
+    [
+        ({}, None),
+        ({"made": {"mul": 49}}, None),
+        ({"made": {"mul": 50}}, "torch's `mul` computed 50 numbers"),
+        ({"made": {"div": 500}}, "torch's `div` computed 500 numbers"),
+        ({"returned": 1, "largest_returned": 1, "stored": 1, "made": {"sum": 1}}, None),
+        ({"launches": []}, "no kernel was launched"),
+        ({"launches": [], "returned": 0}, None),
+        ({"stored": 20}, "the kernel stored 20 of 50 elements of the result"),
+        ({"stored": 20, "blank": 30}, None),
+        ({"unseen": 50}, "without an operation that was seen"),
+        ({"unseen": 3}, None),
+        ({"taken": 50}, None),
+        ({"brought": 50}, None),
+        ({"taken": 50, "brought": 50, "detours": ["numpy"]}, "50 numbers left torch on this input (by `numpy`), and 50 came back"),
+        ({"carried": 50}, "50 numbers came from Python or NumPy"),
+    ],
+)
+def test_the_rules_of_a_triton_exercise(seen, words):
+    evidence, probe = _evidence(**seen), CHECKS["double_and_mask"].probes(torch.Generator().manual_seed(1))[2]
+    rules = defaults.rules_of(EXERCISES["double_and_mask"], dataclasses.replace(CHECKS["double_and_mask"], rules=()))
+    said = [sentence for rule in rules if (sentence := rule.broken(probe, evidence))]
+    assert (words in said[0] and len(said) == 1) if words else not said
+
+
+@pytest.mark.parametrize("allow, refused", [((), True), (("where",), True), (("mul", "where"), False), (("all",), False)])
+def test_what_a_host_may_compute_is_said_by_the_check(allow, refused):
+    probe, evidence = CHECKS["double_and_mask"].probes(torch.Generator().manual_seed(1))[2], _evidence(made={"mul": 50, "where": 50})
+    assert bool(defaults.torch_does_the_work(allow).broken(probe, evidence)) == refused
+
+
+def test_only_a_torch_exercise_that_forbids_something_asks_where_numbers_came_from():
+    exercise, check = EXERCISES["row_shares"], CHECKS["row_shares"]
+    assert [rule.id for rule in defaults.rules_of(exercise, check)] == ["shortcut", "outside-torch"]
+    assert defaults.rules_of(exercise, dataclasses.replace(check, rules=())) == ()
+
+
+def test_the_second_time_around_torch_may_not_do_the_work_either():
+    """The run that is compiled on a GPU, here interpreted: its one rule does not depend on the interpreter."""
+    servers = Servers()
+    try:
+        for text, rules in ((KERNEL, []), (BY_TORCH, ["torch-does-the-work"])):
+            with Trial(EXERCISES["double_and_mask"], CHECKS["double_and_mask"], text, 3, servers) as trial:
+                found = trial.run_probes()
+            assert [rule.id for rule, _ in found.rules] == rules and not found.failing
+            assert found.cases[-1].name == "resources: torch does the work (compiled)"
+    finally:
+        servers.close()
+
+
+def test_the_panel_says_what_the_interpreter_does_not_show(judge):
+    said = feedback.panel_text(passed(judge, KERNEL, "double_and_mask"), EXERCISES["double_and_mask"])
+    assert " ".join(said.split()).count(RACES) == 1 and NOT_COMPILED not in " ".join(said.split())
+    assert "race" not in feedback.panel_text(passed(judge, solution("row_shares")), EXERCISES["row_shares"])
+    assert "race" not in feedback.panel_text(judge.check("double_and_mask", BY_TORCH), EXERCISES["double_and_mask"])
+
+
+@pytest.mark.parametrize("case", [None, Case("compiles for a GPU (sm_80)", "blocked", "not here")])
+def test_the_panel_says_when_compiling_could_not_be_tried(monkeypatch, case):
+    monkeypatch.setattr(judging.ahead, "compile_all", lambda trial, found: (case, None))
+    verdict = Verdict("double_and_mask", 90, "passed", 3, 3)
+    judging._compile(verdict, None, None)
+    assert NOT_COMPILED in " ".join(feedback.panel_text(verdict).split()) and verdict.status == "passed"
+
+
+# ---------------------------------------------------------------- cheats (the list of 48 is in test_adversaries.py)
 
 
 def test_an_honest_constant_mistake_is_told_by_its_values(judge):
@@ -357,11 +426,6 @@ def test_odd_results(judge):
     ):
         verdict = judge.check("row_shares", answer(line))
         assert verdict.status == "failed" and verdict.diagnosis.id == "type", (line[:40], verdict.diagnosis)
-
-
-def test_an_object_that_equals_everything(judge):
-    head = "class Yes:\n    def __eq__(self, o): return True\n    def __getattr__(self, n): return self\n    def __call__(self, *a, **k): return self"
-    failed(judge, answer("return Yes()", head=head), "type")
 
 
 # ---------------------------------------------------------------- the verdict

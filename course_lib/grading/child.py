@@ -23,6 +23,7 @@ from course_lib import traffic
 from course_lib.grading import wire
 from course_lib.grading.arena import Arguments
 from course_lib.grading.compiling import compiled
+from course_lib.grading.contents import Account
 from course_lib.grading.observe import settle, watched
 from course_lib.grading.spec import Evidence
 from course_lib.states import SoftmaxState
@@ -35,6 +36,7 @@ except ImportError:
 _FORBIDDEN = ("solutions", "course_lib.checks", "course_lib.oracles", "course_lib.grading")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _GPU_MEMORY = 8 << 30
+_detach = Tensor.detach  # kept: the answer may replace torch's own, or give one tensor another
 _WORDS_ENOUGH = 2000  # characters of a message, lines of a traceback
 
 
@@ -69,6 +71,8 @@ def run(channel: int, output: int, exercise: str) -> None:
 def serve(sock: socket.socket, exercise: str) -> None:
     """Answer frames until the judge hangs up."""
     os.environ.update(COURSE_GRADING=exercise, COURSE_EARLIER="solution")
+    if _INTERPRETED:  # torch.compile runs what it is given as it stands: nothing to wait for, and what runs is seen
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
     warnings.filterwarnings("ignore", message=".*deterministic.*")
     settle()
     sys.meta_path.insert(0, _NoMaterial())
@@ -109,6 +113,7 @@ class Server:
         self.files: dict[str, str] = {}
         self.modules: dict[str, types.ModuleType] = {}
         self.arguments: Arguments | None = None
+        self.account = Account()
 
     def load(self, request: dict) -> dict:
         """Execute a text as a fresh module and find its function."""
@@ -126,7 +131,8 @@ class Server:
         sys.modules[module.__name__] = module
         self.files[key] = filename
         try:
-            exec(compile(text, filename, "exec"), module.__dict__)
+            with watched(Evidence(), self.account):  # what is made here may be used later
+                exec(compile(text, filename, "exec"), module.__dict__)
         except BaseException as error:
             return {"failure": _failure(error, filename)}
         function = module.__dict__.get(name)
@@ -152,13 +158,15 @@ class Server:
         if not (request.get("again") and self.arguments and self.arguments.refill(tree)):
             self.arguments = Arguments(tree, request["layout"], request["device"])
         args, kwargs = self.arguments.fresh(evidence)
+        self.account.made(arena.tensor for arena in self.arguments.arenas)
         counting = traffic.counted() if _INTERPRETED and triton is not None and request.get("triton") else nullcontext([])
         try:
-            with counting as launches, watched(evidence):
+            with counting as launches, watched(evidence, self.account) as watch:
                 result = self.functions[key](*args, **kwargs)
             if request["device"] == "cuda":
                 torch.cuda.synchronize()
             reply["result"] = self._taken(result, reply["problems"], 0)
+            watch.returned(reply["result"])
         except Refused as refused:
             reply["failure"] = {"kind": "type", "type": "", "message": str(refused), "frames": []}
         except BaseException as error:
@@ -181,7 +189,7 @@ class Server:
         if depth > 8:
             raise Refused("something nested more than 8 deep")
         if kind is Tensor or kind is torch.nn.Parameter:
-            return self._tensor(value.detach(), problems)
+            return self._tensor(_detach(value), problems)
         if kind is str and len(value) > 10_000:
             raise Refused(f"a text of {len(value):,} characters")
         if value is None or kind in (bool, int, float, str):
@@ -197,7 +205,7 @@ class Server:
             return parts if kind is list else tuple(parts)
         if kind is dict:
             return {self._taken(name, problems, depth + 1): self._taken(part, problems, depth + 1) for name, part in value.items()}
-        name = _plain(lambda k: f"{k.__module__.split('.')[0]} {k.__name__}" if k.__module__ not in ("builtins", "__main__") else k.__name__, kind)
+        name = _plain(lambda k: f"{k.__module__.split('.')[0]} {k.__name__}" if _foreign(k.__module__) else k.__name__, kind)
         raise Refused(f"{'an' if name[:1] in 'aeiou' else 'a'} {name}")
 
     def _tensor(self, x: Tensor, problems: list[str]) -> Tensor:
@@ -211,6 +219,11 @@ class Server:
         if any(arena.holds(x) for arena in self.arguments.arenas) and "aliased" not in problems:
             problems.append("aliased")
         return x
+
+
+def _foreign(module: str) -> bool:
+    """Whether a class of this module is neither Python's nor the answer's own."""
+    return module not in ("builtins", "__main__") and not module.startswith("answer_")
 
 
 def _failure(error: BaseException, filename: str) -> dict:

@@ -52,9 +52,10 @@ def diagnosed(trial: Trial, found: Findings, memo: dict) -> Diagnosis:
         return _by_contract(trial, outcome.id, sentence(outcome, trial.limit, trial.material.returns), outcome)
     if outcome is not None:
         return _late(trial, outcome)
-    if found.properties:
+    broken = sorted(((rule, said) for rule, said in found.rules if not rule.review), key=lambda pair: pair[0].id != "shortcut")
+    if found.properties and not (broken and broken[0][0].id == "shortcut"):  # a shortcut explains whatever else is odd
         return _property(trial, found, memo, *found.properties[0])
-    rule, said = next((rule, said) for rule, said in found.rules if not rule.review)
+    rule, said = broken[0]
     return _by_contract(trial, rule.id, said)
 
 

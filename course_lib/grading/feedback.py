@@ -1,6 +1,6 @@
 """What the reader sees: a verdict as a panel, in HTML and in plain text. Pure functions from data to data.
 
-Read from `verdict.details`, each where it is there: seed; printed; traceback; checked (sentences); and of the smallest
+Read from `verdict.details`, each where it is there: seed; printed; traceback; checked and notes (sentences); and of the smallest
 failing input probe, shapes, input (Python to paste), leaf, place, expected, got, expected_row, got_row, multiple (of plain
 PyTorch's error). How panels become HTML or text lies in `rendering`.
 """
@@ -92,7 +92,7 @@ def verdict_panel(verdict: Verdict, exercise: Exercise | None, extra: Extra) -> 
         headline=_HEADLINE.get(verdict.status, "{name}: " + str(verdict.status)).format(**words),
         paragraphs=tuple(p for p in [*paragraphs, extra.graded] if p),
         facts=tuple(_facts(verdict, details)),
-        after=tuple(p for p in [*extra.notes, _try(verdict, exercise, extra), extra.next if verdict.status == "passed" else ""] if p),
+        after=tuple(p for p in [*_notes(verdict, details), *extra.notes, _try(verdict, exercise, extra), extra.next if verdict.status == "passed" else ""] if p),
         folds=tuple(_folds(verdict, details)),
     )
 
@@ -105,6 +105,12 @@ def _checked(verdict: Verdict, details: Mapping) -> list[str]:
         return []
     names = "; ".join(case.name for case in verdict.cases[:4]) + ("; and more" if len(verdict.cases) > 4 else "")
     return [f"Checked on {len(verdict.cases)} {'case' if len(verdict.cases) == 1 else 'cases'}: {names}."]
+
+
+def _notes(verdict: Verdict, details: Mapping) -> list[str]:
+    """What a passing answer has not been checked for."""
+    given = details.get("notes")
+    return [str(sentence) for sentence in given] if verdict.status == "passed" and isinstance(given, list | tuple) else []
 
 
 def _first_message(verdict: Verdict) -> str:

@@ -26,6 +26,8 @@ from course_lib.grading.verdict import Diagnosis, Verdict
 from course_lib.source import Exercise, fingerprint
 
 IDLE = 600.0
+RACES = "The interpreter runs the programs of a kernel one after another: a race between two of them does not show here."
+NOT_COMPILED = "Whether the kernel compiles for a GPU could not be tried here."
 _TRITON = hardware.has_triton()
 
 
@@ -126,9 +128,10 @@ def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bo
 
 
 def _compile(verdict: Verdict, trial: Trial, found: Findings) -> None:
-    """Without a GPU: what passed in the interpreter must compile as well."""
+    """Without a GPU: what passed in the interpreter must compile as well. What could not be seen here is said."""
     case, refused = ahead.compile_all(trial, found)
     verdict.cases = [*verdict.cases, *([case] if case else [])]
+    verdict.details["notes"] = [RACES] if case is not None and case.status != "blocked" else [RACES, NOT_COMPILED]
     if refused:
         verdict.status, verdict.points, verdict.diagnosis = "failed", 0, refused
 

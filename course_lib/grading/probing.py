@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from course_lib.grading import lines, wire
@@ -20,6 +20,7 @@ from course_lib.grading import servers as servers_module
 from course_lib.grading.servers import Output, Servers, environment
 from course_lib.grading.spec import Evidence
 
+_COUNTS = tuple(field.name for field in fields(Evidence) if field.type in (int, "int"))
 START = 90.0  # seconds a cold start may take on a slow machine; not counted as the answer's
 
 
@@ -62,11 +63,12 @@ def _evidence(said: Any) -> Evidence:
     """Evidence with the fields and types it should have, whatever the child sent."""
     said = said if isinstance(said, dict) else {}
     evidence = Evidence()
-    for name in ("largest", "widest", "tiles_held", "bytes_loaded", "bytes_stored"):
+    for name in _COUNTS:
         if type(said.get(name)) is int:
             setattr(evidence, name, said[name])
-    if isinstance(said.get("ops"), dict):
-        evidence.ops = {_text(name, 80): n for name, n in said["ops"].items() if type(n) is int}
+    for name in ("ops", "calls", "made"):
+        if isinstance(said.get(name), dict):
+            setattr(evidence, name, {_text(key, 80): n for key, n in said[name].items() if type(n) is int})
     if isinstance(said.get("detours"), list):
         evidence.detours = [_text(way, 40) for way in said["detours"]]
     if isinstance(said.get("launches"), list):

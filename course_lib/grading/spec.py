@@ -54,7 +54,17 @@ class Evidence:
     widest: int = 0  # last dimension of the widest tensor that arithmetic made (two dimensions or more)
     widest_op: str = ""
     tiles_held: int = 0  # most tiles of a `Tiles` argument that were alive at once when the next one was asked for
+    calls: dict[str, int] = field(default_factory=dict)  # torch's functions by the name they were called by -> calls
     detours: list[str] = field(default_factory=list)  # ways out of torch that ran: "numpy", "tolist"
+    taken: int = 0  # numbers that left torch that way, or one by one
+    brought: int = 0  # floating-point numbers that entered torch from Python or NumPy
+    carried: int = 0  # of those returned: entered from outside, and only moved since
+    unseen: int = 0  # floating-point numbers in torch that nothing seen has made
+    made: dict[str, int] = field(default_factory=dict)  # aten op -> elements of the largest tensor its arithmetic made, outside kernels
+    returned: int = 0  # elements of all tensors returned
+    largest_returned: int = 0  # elements of the largest of them
+    stored: int = 0  # of those returned: stored by a kernel
+    blank: int = 0  # of those returned: not stored by a kernel, and 0 as an allocation may leave it
     launches: list[dict] = field(default_factory=list)  # Triton launches: kernel, grid, constexprs
     bytes_loaded: int = 0
     bytes_stored: int = 0
@@ -71,12 +81,32 @@ class Rule:
     review: bool = False  # True: a broken rule means `needs_review`, not `failed`
 
 
+# Other names of the same thing: whoever forbids one means them all.
+_FAMILIES = {
+    "softmax": ("_softmax", "_safe_softmax", "_masked_softmax", "softmin", "_sparse_softmax", "log_softmax", "_log_softmax", "_sparse_log_softmax"),
+    "scaled_dot_product_attention": (
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+        "_flash_attention_forward",
+        "_efficient_attention_forward",
+        "_native_multi_head_attention",
+        "multi_head_attention_forward",
+        "flex_attention",
+    ),
+}
+
+
 def forbid(ops: Sequence[str], instead: str) -> Rule:
     """The answer may not get its result from these aten ops (seen when they run, whatever they were called by)."""
-    wanted = frozenset(ops)
+    wanted = frozenset(ops).union(*(others for name, others in _FAMILIES.items() if name in ops))
 
     def broken(probe: Probe, evidence: Evidence) -> str | None:
-        used = sorted(op for op in evidence.ops if op.split(".")[0] in wanted)
+        ran = {op.split(".")[0] for op in (*evidence.ops, *evidence.calls)}
+        used = sorted({op.strip("_") for op in ran & wanted})
         return f"your function called torch's own {' and '.join(used)}. {instead}" if used else None
 
     return Rule("shortcut", broken)
@@ -126,6 +156,7 @@ class Check:
     probes(generator) -> probes, smallest first: shapes fixed, values drawn from the generator.
     reference(*args, **kwargs): the slow, obvious oracle; called with every floating tensor in float64.
     baselines: at least three plain ways at the answer's own precision; the tolerance is measured on them.
+    rules: besides those that every exercise of its kind has (`course_lib.grading.defaults`).
     right: correct answers in other styles (full texts), used by the tests to prove that they pass.
     """
 
@@ -138,4 +169,5 @@ class Check:
     rules: tuple[Rule, ...] = ()
     right: tuple[str, ...] = ()
     returns: str = "a tensor"  # said when something else comes back
+    allow: tuple[str, ...] = ()  # a Triton exercise's host: aten ops that may make tensors as large as the result ("all": any)
     seconds: float = 8.0  # time limit of one whole check

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from course_lib.grading import compare
+from course_lib.grading import compare, defaults
 from course_lib.grading.probing import AnswerProcess, Ended
 from course_lib.grading.sentences import Outcome, sentence, upper
 from course_lib.grading.servers import Servers
@@ -68,14 +68,16 @@ class Trial:
             found.cases.append(self._case(again))
         if self.load_failure is None and not any(outcome.ended for outcome in found.outcomes):
             found.properties = self._properties(found.cases)
-        found.rules = self._rules(found.outcomes, found.cases)
+        found.rules = self._rules(found.outcomes, found.cases, defaults.rules_of(self.exercise, self.material))
         return found
 
     def run_probes(self) -> Findings:
-        """Only the probes: the second time around, compiled."""
+        """Only the probes, and the one rule that holds there too: the second time around, compiled."""
         outcomes = self.probe_all()
-        cases = map(self._case, outcomes)
-        return Findings(outcomes, [Case(f"{case.name} (compiled)", case.status, case.message, case.seconds) for case in cases])
+        cases = [self._case(outcome) for outcome in outcomes]
+        found = Findings(outcomes, cases, rules=self._rules(outcomes, cases, (defaults.torch_does_the_work(self.material.allow),)))
+        found.cases = [Case(f"{case.name} (compiled)", case.status, case.message, case.seconds) for case in cases]
+        return found
 
     # -- calling the answer
 
@@ -149,9 +151,11 @@ class Trial:
 
     def _again(self, first: Probe) -> Outcome:
         """The first probe once more, then other numbers in the same memory: a remembered result shows."""
-        before = self.outcome(first.name, first, compared=False)
+        before = self.outcome("the same call again", first)
+        if not before.ok:
+            return before
         outcome = self.outcome("the same call on changed data", self.probes(other=True)[0], again=True)
-        same = before.reply is not None and outcome.reply is not None and same_bits(before.reply.result, outcome.reply.result)
+        same = outcome.reply is not None and same_bits(before.reply.result, outcome.reply.result)
         outcome.stale = same and bool(outcome.findings)
         return outcome
 
@@ -182,10 +186,10 @@ class Trial:
             raise _CallFailed(outcome)
         return outcome.reply.result
 
-    def _rules(self, outcomes: list[Outcome], cases: list[Case]) -> list[tuple[Rule, str]]:
+    def _rules(self, outcomes: list[Outcome], cases: list[Case], rules: tuple[Rule, ...]) -> list[tuple[Rule, str]]:
         """Adds a case a rule; returns the broken ones with what was said."""
         broken = []
-        for rule in self.material.rules:
+        for rule in rules:
             said = next((s for o in outcomes if o.reply is not None and (s := rule.broken(o.probe, o.reply.evidence))), None)
             status = ("needs_review" if rule.review else "failed") if said else "passed"
             cases.append(Case(f"resources: {rule.id.replace('-', ' ')}", status, upper(said or "")))

@@ -42,6 +42,9 @@ _DTYPES = {
         torch.bool,
     )
 }
+# Kept: whatever runs in this process may replace torch's own.
+_detach, _cpu, _contiguous, _reshape, _view = Tensor.detach, Tensor.cpu, Tensor.contiguous, Tensor.reshape, Tensor.view
+_numpy, _count = Tensor.numpy, Tensor.numel
 
 
 class WireError(Exception):
@@ -58,8 +61,8 @@ class Late(WireError):
 
 def tensor_bytes(x: Tensor) -> bytes:
     """The raw bytes of a tensor in C order."""
-    flat = x.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    flat = _reshape(_contiguous(_cpu(_detach(x))), (-1,))
+    return _numpy(_view(flat, torch.uint8)).tobytes() if _count(flat) else b""
 
 
 def pack(value: Any) -> bytes:
