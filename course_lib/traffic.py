@@ -66,6 +66,19 @@ def counted(trace: bool = False) -> Iterator[list[Launch]]:
             setattr(owner, name, original)
 
 
+def _anything(ptrs):
+    """What lanes hold that a mask turned off, where the kernel gave no `other`: on a GPU anything; here NaN, so that its use is seen.
+
+    None (the interpreter's zeros) for integers and for bfloat16, whose bits the interpreter keeps as integers.
+    """
+    from triton.runtime import interpreter
+
+    kind = interpreter._get_np_dtype(ptrs.get_element_ty())
+    if kind.kind != "f":
+        return None
+    return interpreter.TensorHandle(np.full(np.shape(ptrs.data), np.nan, dtype=kind), ptrs.get_element_ty())
+
+
 class _Watch:
     """The wrappers around Triton's functions, and what they write to. Each takes the original and gives its replacement."""
 
@@ -76,9 +89,11 @@ class _Watch:
 
     def builder(self) -> dict[str, Callable]:
         def load(original):
-            def create_masked_load(builder, ptrs, mask, *rest, **more):
+            def create_masked_load(builder, ptrs, mask, other, *rest, **more):
                 self.touched(builder, ptrs, mask, "load")
-                return original(builder, ptrs, mask, *rest, **more)
+                if other is None and not self.by_descriptor:
+                    other = _anything(ptrs)
+                return original(builder, ptrs, mask, other, *rest, **more)
 
             return create_masked_load
 

@@ -65,6 +65,14 @@ MATMUL = Check(
     ),
     mutants=(
         Mutant(
+            "no-other",
+            (
+                "The lanes past the end of K hold nothing that you chose: a load has a mask and no `other`. A GPU leaves anything there; this check puts NaN, so "
+                "that it shows. Both factors of such a place have to be 0: 0 times NaN is NaN."
+            ),
+            edits=(("mask=a_inside, other=0.0)", "mask=a_inside)"), ("mask=b_inside, other=0.0)", "mask=b_inside)")),
+        ),
+        Mutant(
             "one-turn",
             "Only the first BLOCK_K terms of each sum are there: K needs a loop, one tile of a and one of b in each turn.",
             edits=((_LOOP, "for start in range(0, BLOCK_K, BLOCK_K):"),),

@@ -52,6 +52,14 @@ RMS_NORM = Check(
     ),
     mutants=(
         Mutant(
+            "no-other",
+            (
+                "The lanes past the end of a row hold nothing that you chose: the load has a mask and no `other`. A GPU leaves anything there; this check puts "
+                "NaN, so that it shows. What should such a lane hold, so that the sum of squares does not notice it?"
+            ),
+            edits=(("x_stride_n, mask=inside, other=0.0)", "x_stride_n, mask=inside)"),),
+        ),
+        Mutant(
             "no-eps",
             "Right where the numbers are large, too large where they are tiny: eps was not added. It goes under the root, beside the mean.",
             edits=((_NORMED, "normed = x * tl.rsqrt(mean_square) * weight"),),

@@ -113,6 +113,19 @@ SOFTMAX_LONG_ROWS = Check(
         no_copies(WITH_STRIDES),
     ),
     mutants=(
+        Mutant(
+            "no-other",
+            (
+                "The lanes past the end of a row hold nothing that you chose: the first load has a mask and no `other`. A GPU leaves anything there; this check "
+                "puts NaN, so that it shows. What should such a lane hold, so that neither the maximum nor the sum notices it?"
+            ),
+            edits=(
+                (
+                    '        x = tl.load(x_ptr + row * x_stride_m + cols * x_stride_n, mask=cols < N, other=-float("inf"))\n        new_max',
+                    "        x = tl.load(x_ptr + row * x_stride_m + cols * x_stride_n, mask=cols < N)\n        new_max",
+                ),
+            ),
+        ),
         *_pair(
             "sum-not-rescaled",
             (

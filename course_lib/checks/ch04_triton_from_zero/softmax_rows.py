@@ -72,6 +72,14 @@ SOFTMAX_ROWS = Check(
         no_copies(WITH_STRIDES),
     ),
     mutants=(
+        Mutant(
+            "no-other",
+            (
+                "The lanes past the end of a row hold nothing that you chose: the load has a mask and no `other`. A GPU leaves anything there; this check puts "
+                "NaN, so that it shows. What should such a lane hold, so that neither the maximum nor the sum notices it?"
+            ),
+            edits=(('mask=inside, other=-float("inf"))', "mask=inside)"),),
+        ),
         *_pair(
             "no-max",
             (
