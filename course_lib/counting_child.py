@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from course_lib import paths, traffic
+from course_lib.earlier import FRESH
 from course_lib.launches import Launch
 
 
@@ -103,9 +104,9 @@ def _function(thing: Any) -> Callable | None:
 
 
 def _importable(module: str, name: str, thing: Any) -> bool:
-    """Whether `from module import name` in another process gives the same thing."""
+    """Whether `from module import name` in another process gives the same thing: not where a module was made here under a name of its own."""
     loaded = sys.modules.get(module)
-    if module in ("__main__", "builtins") or loaded is None or getattr(loaded, name, None) is not thing:
+    if module in ("__main__", "builtins") or module.startswith(FRESH) or loaded is None or getattr(loaded, name, None) is not thing:
         return False
     try:
         return importlib.util.find_spec(module) is not None

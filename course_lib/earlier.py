@@ -19,6 +19,8 @@ from types import ModuleType
 from course_lib import exercise_list, paths
 from course_lib.source import fingerprint, parse_answers
 
+FRESH = "course_earlier_"  # how the names of the modules begin that are made here: another process cannot import them
+FRESH = "course_earlier_"  # so begin the names of the modules made here; another process cannot import them
 _fresh = itertools.count(1)
 _own: dict[tuple, ModuleType] = {}
 _warned: set[tuple] = set()
@@ -60,7 +62,7 @@ def _refused(name: str) -> str | None:
 @cache
 def _solutions(path: Path) -> ModuleType:
     """The solutions of one chapter, loaded from their file."""
-    name = f"course_earlier_{path.stem}_{next(_fresh)}"
+    name = f"{FRESH}{path.stem}_{next(_fresh)}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up by name
@@ -108,7 +110,7 @@ def section_in_place(whole: str, name: str) -> str | None:
 
 def _load(name: str, whole: str, book: Path) -> ModuleType:
     """Run one section as a module. Tracebacks, and Triton's search for its source, find the answer book itself."""
-    module = ModuleType(f"course_earlier_{name}_{next(_fresh)}")
+    module = ModuleType(f"{FRESH}{name}_{next(_fresh)}")
     module.__file__ = str(book)
     sys.modules[module.__name__] = module
     exec(compile(section_in_place(whole, name), str(book), "exec", dont_inherit=True), module.__dict__)

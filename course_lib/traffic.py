@@ -56,6 +56,8 @@ def counted(trace: bool = False) -> Iterator[list[Launch]]:
     wrappers = [(builder, name, wrapper) for name, wrapper in watch.builder().items() if hasattr(builder, name)]
     wrappers += [(executor, name, wrapper) for name, wrapper in watch.executor().items()]
     wrappers.append((Autotuner, "run", _first_config))
+    if hasattr(interpreter, "_patch_lang_tensor"):
+        wrappers.append((interpreter, "_patch_lang_tensor", _scalars_as_numbers))
     kept = [(owner, name, vars(owner)[name]) for owner, name, _ in wrappers]
     for (owner, name, wrapper), (_, _, original) in zip(wrappers, kept, strict=True):
         setattr(owner, name, wrapper(original))
@@ -64,6 +66,20 @@ def counted(trace: bool = False) -> Iterator[list[Launch]]:
     finally:
         for owner, name, original in kept:
             setattr(owner, name, original)
+
+
+def _scalars_as_numbers(original):
+    """`range(0, N)` in a kernel asks a scalar for its number. Triton up to 3.6 takes it from an array of one element, which numpy 2.4 refuses."""
+
+    def _patch_lang_tensor(tensor, *scope):
+        original(tensor, *scope)
+
+        def number(scalar):
+            return int(np.asarray(scalar.handle.data).reshape(-1)[0])
+
+        scope[0].set_attr(tensor, "__index__", number) if scope else setattr(tensor, "__index__", number)
+
+    return _patch_lang_tensor
 
 
 def _anything(ptrs):

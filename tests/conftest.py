@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from course_lib import hardware
 from course_lib.grading.client import Judge
+
+hardware.tier()  # before any test imports triton: without a GPU it turns the interpreter on, and that cannot be done later
 
 MINI_COURSE = Path(__file__).parent / "mini_course"
 

@@ -116,6 +116,9 @@ y = torch.ones(4 * 64)
 again = traffic.count(read_again, y, steps=8, programs=6, config={"TILE": 64, "num_warps": 4})
 print(again.bytes_loaded, again.tensors["x_ptr"].times_loaded, again.result.sum().item())
 
+from course_lib.earlier import softmax_long_rows, vector_add  # the course's, or the reader's own: modules under names made here
+print(traffic.count(vector_add, x, x).bytes, traffic.count(softmax_long_rows, torch.randn(3, 1500)).bytes)
+
 view = torch.zeros(20, 8)[:, :5]
 for bad, what in ((lambda: traffic.count(unmasked, x), None), (lambda: traffic.count(no_kernel, x), None),
                   (lambda: traffic.count(lambda: double(x)), None), (lambda: traffic.count(double, x.bfloat16()), None)):
@@ -137,6 +140,7 @@ def test_a_child_counts_what_this_process_counts(tmp_path):
     assert here == child
     assert "840 840 1680 1680 15 15 3" in here and "3.0\n" in here and f"{6 * 8 * 64 * 4} 12.0" in here
     assert here.count("doubled") == 2
+    assert f"{3 * 70 * 4} {3 * 3 * 1500 * 4}" in here
     for said in ("OutOfRange kernel double_kernel: a load outside `x_ptr`: element 70 of 70", "launched no Triton kernel", "A lambda", "is bfloat16"):
         assert said in here
 
