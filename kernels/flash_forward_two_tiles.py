@@ -21,7 +21,8 @@ from kernels.launching import choose, power_of_two, require_attention
 # head size -> KiB of shared memory a block needs -> tiles; BLOCK_M counts the rows of one of the two tiles
 CONFIGS = {
     64: {
-        64: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        164: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        80: {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
@@ -30,7 +31,7 @@ CONFIGS = {
         0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        192: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
+        102: {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
         96: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2},
         0: {"BLOCK_M": 8, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },

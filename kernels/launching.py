@@ -21,8 +21,12 @@ def shared_memory(device: torch.device) -> int:
 
 
 def choose(configs: dict[int, dict], device: torch.device, itemsize: int = 2) -> dict:
-    """The first configuration whose need (KiB, for 2-byte elements) fits; configs are ordered from the largest need down."""
-    fits = shared_memory(device) * 2 // itemsize
+    """The first configuration whose need (KiB, for 2-byte elements) fits; configs are ordered from the largest need down.
+
+    Exact float32 products use no tensor cores, on any GPU, as all products on a T4: they get the tiles made for its 64 KiB.
+    """
+    limit = shared_memory(device)
+    fits = limit if itemsize == 2 or limit == INTERPRETER else 32
     return next((config for need, config in configs.items() if need <= fits), configs[min(configs)])
 
 
@@ -57,8 +61,8 @@ def require_attention(kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Te
     H, H_KV, D = q.shape[1], k.shape[1], q.shape[3]
     require(0 < D <= 256, kernel, "the head size D must be 1 to 256", q=q)
     require(H_KV > 0 and H % H_KV == 0, kernel, f"{H} query heads are not a multiple of {H_KV} K/V heads", q=q, k=k)
-    for name, x in {"k": k, "v": v}.items():  # the kernels count offsets inside a head in 32 bits
-        near = x.shape[2] * abs(x.stride(2)) < 2**31
+    for name, x in {"q": q, "k": k, "v": v}.items():  # the kernels count offsets inside a head in 32 bits
+        near = x.shape[2] * x.stride(2) + x.shape[3] * x.stride(3) < 2**31
         require(near, kernel, f"a head of {name} spans 2^31 elements or more: rows lie {x.stride(2)} apart; pass {name}.contiguous()", **{name: x})
     scale = D**-0.5 if scale is None else float(scale)
     require(0 < scale < float("inf"), kernel, f"scale must be above 0 and finite; it is {scale}", q=q)

@@ -40,7 +40,7 @@ def matmul_kernel(
     # 2. where is my data
     rows = m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
     columns = n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
-    inner = tl.arange(0, BLOCK_K)  # [BLOCK_K]
+    inner = tl.arange(0, BLOCK_K).to(tl.int64)  # [BLOCK_K]
     a_ptrs = a_ptr + rows[:, None] * a_strides[0] + inner[None, :] * a_strides[1]  # [BLOCK_M, BLOCK_K]
     b_ptrs = b_ptr + inner[:, None] * b_strides[0] + columns[None, :] * b_strides[1]  # [BLOCK_K, BLOCK_N]
     # 3. initialise
@@ -50,8 +50,8 @@ def matmul_kernel(
         a = tl.load(a_ptrs, mask=(rows[:, None] < M) & (inner[None, :] < K - start), other=0.0)
         b = tl.load(b_ptrs, mask=(inner[:, None] < K - start) & (columns[None, :] < N), other=0.0)
         acc = tl.dot(a, b, acc, input_precision="ieee")  # "ieee": float32 inputs are not rounded to tf32
-        a_ptrs += BLOCK_K * a_strides[1]
-        b_ptrs += BLOCK_K * b_strides[0]
+        a_ptrs += tl.cast(BLOCK_K, tl.int64) * a_strides[1]
+        b_ptrs += tl.cast(BLOCK_K, tl.int64) * b_strides[0]
     # 5. write
     c_ptrs = c_ptr + rows[:, None] * N + columns[None, :]
     tl.store(c_ptrs, acc.to(c_ptr.dtype.element_ty), mask=(rows[:, None] < M) & (columns[None, :] < N))

@@ -18,7 +18,7 @@ import triton.language as tl
 from kernels.launching import require, require_floats
 
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
-MAX_WIDTH = 65536
+MAX_WIDTH = 32768
 
 
 def config_for(N: int) -> dict:
@@ -32,7 +32,7 @@ def rms_norm_kernel(x_ptr, weight_ptr, out_ptr, x_strides, weight_stride, M, N, 
     # 1. who am I
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
     # 2. where is my data
-    columns = tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    columns = tl.arange(0, BLOCK_N).to(tl.int64)  # [BLOCK_N]
     inside = (rows[:, None] < M) & (columns[None, :] < N)
     # 3. load: what lies past the end counts 0 in the sum of squares
     x = tl.load(x_ptr + rows[:, None] * x_strides[0] + columns[None, :] * x_strides[1], mask=inside, other=0.0).to(tl.float32)
@@ -47,7 +47,7 @@ def rms_norm_kernel(x_ptr, weight_ptr, out_ptr, x_strides, weight_stride, M, N, 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6, config: dict | None = None) -> torch.Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, row by row.
 
-    x        [M, N] float16, bfloat16 or float32, any strides, N at most 65,536
+    x        [M, N] float16, bfloat16 or float32, any strides, N at most 32,768
     weight   [N], same dtype, any stride
     returns  [M, N], same dtype, contiguous
     """

@@ -21,7 +21,7 @@ import triton.language as tl
 
 from kernels.launching import require, require_floats
 
-DEFAULT_CONFIG = {"BLOCK_N": 4096, "num_warps": 8}
+DEFAULT_CONFIG = {"BLOCK_N": 8192, "num_warps": 16}
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 

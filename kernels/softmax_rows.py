@@ -3,7 +3,7 @@
 Notebook   04 Triton from zero
 Reference  torch.softmax(x, dim=-1)
 Shapes     x, out [M, N], any strides
-Grid       (ceil(M / ROWS),): a program owns ROWS whole rows; rows of 4,096 and more come one a program
+Grid       (ceil(M / ROWS),): a program owns ROWS whole rows; rows of 2,048 and more come one a program
 
     x = X[rows]                          one read; past the end of a row stands -inf
     e = exp(x - max(x))                  the row stays in registers
@@ -17,13 +17,13 @@ import triton.language as tl
 from kernels.launching import require, require_floats
 
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
-MAX_WIDTH = 65536  # a row of float32 in the registers of 32 warps; kernels/softmax_long_rows.py takes any width
+MAX_WIDTH = 32768  # a row of float32 in the registers of 32 warps; kernels/softmax_long_rows.py takes any width
 
 
 def config_for(N: int) -> dict:
-    """About 4,096 elements a program, and 512 elements or more a warp."""
+    """About 2,048 elements a program, and 512 elements a warp."""
     BLOCK_N = max(16, triton.next_power_of_2(N))
-    return {"ROWS": max(1, 4096 // BLOCK_N), "BLOCK_N": BLOCK_N, "num_warps": min(32, max(4, BLOCK_N // 1024))}
+    return {"ROWS": max(1, 2048 // BLOCK_N), "BLOCK_N": BLOCK_N, "num_warps": min(32, max(4, BLOCK_N // 512))}
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def softmax_rows_kernel(x_ptr, out_ptr, x_strides, M, N, ROWS: tl.constexpr, BLO
     # 1. who am I
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
     # 2. where is my data
-    columns = tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    columns = tl.arange(0, BLOCK_N).to(tl.int64)  # [BLOCK_N]
     inside = (rows[:, None] < M) & (columns[None, :] < N)
     # 3. load: -inf adds nothing to a maximum, and exp makes it 0
     x = tl.load(x_ptr + rows[:, None] * x_strides[0] + columns[None, :] * x_strides[1], mask=inside, other=float("-inf"))
@@ -48,7 +48,7 @@ def softmax_rows_kernel(x_ptr, out_ptr, x_strides, M, N, ROWS: tl.constexpr, BLO
 def softmax_rows(x: torch.Tensor, config: dict | None = None) -> torch.Tensor:
     """Softmax along the last dimension.
 
-    x        [M, N] float16, bfloat16 or float32, any strides, N at most 65,536
+    x        [M, N] float16, bfloat16 or float32, any strides, N at most 32,768
     returns  [M, N], same dtype, contiguous; a row of -inf alone gives zeros
     """
     require_floats("softmax_rows", x=x)

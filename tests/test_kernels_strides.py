@@ -1,0 +1,86 @@
+"""Strides so large that an offset passes 2**31 elements, for every kernel of kernels/, interpreted.
+
+The memory is reserved and never filled, so that it costs nothing. Without the byte counter's guard, which would mark each byte of it.
+"""
+
+import mmap
+
+import pytest
+import torch
+
+from course_lib import hardware
+
+if not hardware.has_triton() or hardware.tier() != "interpreter":  # asked before triton is imported: it turns the interpreter on
+    pytest.skip("interpreted kernels only", allow_module_level=True)
+
+from kernels import flash_forward, flash_forward_descriptors, flash_forward_two_tiles  # noqa: E402
+from kernels.matmul import matmul  # noqa: E402
+from kernels.rms_norm import rms_norm  # noqa: E402
+from kernels.softmax_long_rows import softmax_long_rows  # noqa: E402
+from kernels.softmax_rows import softmax_rows  # noqa: E402
+from kernels.swiglu import swiglu  # noqa: E402
+from kernels.vector_add import vector_add  # noqa: E402
+
+TILES = {"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_K": 16, "GROUP": 2, "num_warps": 4, "num_stages": 1}
+TINY = {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1}
+FAR = 2**27 + 2**24  # elements: the 16th of such strides is past 2**31
+WIDE = {
+    "softmax_rows, columns": (softmax_rows, [((3, 20), (1, FAR))]),
+    "softmax_rows, rows": (softmax_rows, [((20, 3), (FAR, 1))]),
+    "softmax_long_rows, columns": (softmax_long_rows, [((3, 20), (1, FAR))]),
+    "softmax_long_rows, rows": (softmax_long_rows, [((20, 3), (FAR, 1))]),
+    "rms_norm, columns": (rms_norm, [((3, 20), (1, FAR)), ((20,), (1,))]),
+    "rms_norm, weight": (rms_norm, [((3, 20), (20, 1)), ((20,), (FAR,))]),
+    "swiglu, columns": (swiglu, [((3, 20), (1, FAR)), ((3, 20), (20, 1))]),
+    "swiglu, rows of up": (swiglu, [((20, 3), (3, 1)), ((20, 3), (FAR, 1))]),
+    "vector_add": (vector_add, [((20,), (1,)), ((20,), (FAR,))]),
+    "matmul, rows of a": (matmul, [((20, 3), (FAR, 1)), ((3, 4), (4, 1))]),
+    "matmul, columns of a": (matmul, [((3, 20), (1, FAR)), ((20, 4), (4, 1))]),
+    "matmul, rows of b": (matmul, [((3, 20), (20, 1)), ((20, 4), (FAR, 1))]),
+    "matmul, columns of b": (matmul, [((3, 4), (4, 1)), ((4, 20), (1, FAR))]),
+}
+
+
+FLASH = {"flash_forward": flash_forward, "two_tiles": flash_forward_two_tiles, "descriptors": flash_forward_descriptors}
+HEADS = {"rows": (64, FAR, 1), "columns": (64, 1, FAR), "heads": (2**31 + 64, 64, 1)}  # strides of H, N, D
+
+
+def sparse() -> tuple[torch.Tensor, int]:
+    """(float16 memory that takes none until it is touched, its middle). An offset computed in 32 bits lands inside it, and reads zeros."""
+    elements, reserve = 2**33 + 2**32, getattr(mmap, "MAP_NORESERVE", 0x4000)
+    return torch.frombuffer(mmap.mmap(-1, 2 * elements, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve), dtype=torch.float16), 2**32
+
+
+def spread(x: torch.Tensor, strides: tuple[int, ...], memory: torch.Tensor, at: int) -> torch.Tensor:
+    return torch.as_strided(memory, x.shape, strides, at).copy_(x)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).half()
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_row_kernels_and_the_product(case):
+    fn, arguments = WIDE[case]
+    memory, middle = sparse()
+    dense = [drawn(*shape, seed=i) for i, (shape, _) in enumerate(arguments)]
+    wide = [spread(x, strides, memory, middle + i * 2**20) for i, (x, (_, strides)) in enumerate(zip(dense, arguments, strict=True))]
+    options = {"config": TILES} if fn is matmul else {}
+    assert torch.equal(fn(*wide, **options), fn(*dense, **options))
+
+
+@pytest.mark.parametrize("which", ["q", "k and v"])
+@pytest.mark.parametrize("where", HEADS)
+@pytest.mark.parametrize("name", FLASH)
+def test_attention(name, where, which):
+    forward = FLASH[name].flash_attention_forward
+    memory, middle = sparse()
+    dense = [drawn(1, 2, 20, 16, seed=i) for i in range(3)]
+    wide = [spread(x, (0, *HEADS[where]), memory, middle + i * 2**20) for i, x in enumerate(dense)]
+    mixed = (wide[0], *dense[1:]) if which == "q" else (dense[0], *wide[1:])
+    if where != "heads":  # the kernels count offsets inside a head in 32 bits, and their host says so
+        with pytest.raises(ValueError, match=r"a head of [qkv] spans 2\^31 elements or more: .* pass [qkv].contiguous()"):
+            forward(*mixed, config=TINY)
+        return
+    (out, lse), (exact, lse_exact) = forward(*mixed, config=TINY), forward(*dense, config=TINY)
+    assert torch.equal(out, exact) and torch.equal(lse, lse_exact)
