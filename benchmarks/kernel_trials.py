@@ -76,17 +76,17 @@ def mask_of(n_q: int, n_kv: int, causal: bool, device="cpu") -> Tensor | None:
 
 
 def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale: float | None = None) -> tuple[tuple, list[tuple]]:
-    """(the float64 reference (out, lse), five plain orders of it)."""
+    """(the float64 reference (out, lse), six or more plain orders of it)."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     group, mask = q.shape[1] // k.shape[1], mask_of(q.shape[2], k.shape[2], causal, q.device)
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     exact = [x.double() for x in (q, k, v)]
     reference = oracles.attention(*exact, mask, scale), oracles.attention_lse(exact[0], exact[1], mask, scale)
     q32, k32 = q.float(), k.float()
-    raw = [q32 @ k32.mT, q32.flip(-1) @ k32.flip(-1).mT, in_slices(q32, k32.mT)]  # the sums over D in three orders, too
+    raw = [q32 @ k32.mT, q32.flip(-1) @ k32.flip(-1).mT, in_slices(q32, k32.mT), *as_the_hardware(q, k.mT)]  # the sums over D in several orders
     if mask is not None:
         raw = [one.masked_fill(~mask, -torch.inf) for one in raw]
-    ways = ((_normalised, 0), (_by_exp2, 1), (_by_tiles, 2), (_by_exp2, 2), (_by_tiles, 0))
+    ways = ((_normalised, 0), (_by_exp2, 1), (_by_tiles, 2), (_by_exp2, 2), (_by_tiles, 0), *((_in_sequence, i) for i in range(3, len(raw))))
     return reference, [way(raw[i], v, scale, q.dtype) for way, i in ways]
 
 
@@ -98,19 +98,43 @@ def in_slices(a: Tensor, b: Tensor, width: int = 8) -> Tensor:
     return total
 
 
+def one_by_one(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, one number of the inner dimension after the other: what a thread's chain of multiply-adds does."""
+    total = a.new_zeros(*a.shape[:-1], b.shape[-1])
+    for i in range(a.shape[-1]):
+        total = total + a[..., i : i + 1] * b[..., i : i + 1, :]
+    return total
+
+
+def as_the_hardware(a: Tensor, b: Tensor) -> list[Tensor]:
+    """a @ b, batched, with the sums of the unit that a kernel uses: float32 one by one; 16-bit inputs by the tensor cores, whose sums are
+    kept in float32 and are not exact float32 additions (only a GPU has them)."""
+    if a.dtype == torch.float32:
+        return [one_by_one(a, b)]
+    if a.device.type != "cuda":
+        return []
+    flat = torch.bmm(a.reshape(-1, *a.shape[-2:]).contiguous(), b.reshape(-1, *b.shape[-2:]).contiguous(), out_dtype=torch.float32)
+    return [flat.reshape(*a.shape[:-1], b.shape[-1])]
+
+
+def _in_sequence(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """_by_exp2, with the second product one key after the other where it is in float32."""
+    return _by_exp2(raw, v, scale, dtype, one_by_one if dtype == torch.float32 else torch.matmul)
+
+
 def _normalised(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Softmax, then the product."""
     scores = raw * scale
     return (oracles.softmax(scores).to(dtype).float() @ v.float()).to(dtype), oracles.logsumexp(scores)
 
 
-def _by_exp2(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _by_exp2(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype, product=torch.matmul) -> tuple[Tensor, Tensor]:
     """Powers of 2, the division last."""
     scores = raw * (scale * LOG2_E)
     row_max = scores.amax(-1) if scores.shape[-1] else scores.new_full(scores.shape[:-1], -torch.inf)
     weights = torch.exp2(scores - torch.where(row_max == -torch.inf, 0.0, row_max)[..., None])
     row_sum = weights.sum(-1)
-    out = (weights.to(dtype).float() @ v.float()) / torch.where(row_sum == 0, 1.0, row_sum)[..., None]
+    out = product(weights.to(dtype).float(), v.float()) / torch.where(row_sum == 0, 1.0, row_sum)[..., None]
     return out.to(dtype), (row_max + torch.log2(row_sum)) * LN_2
 
 
@@ -164,5 +188,5 @@ def vector_add_trial(x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def matmul_trial(a: Tensor, b: Tensor) -> tuple[Tensor, list[Tensor]]:
     x, y = a.float(), b.float()
-    orders = [x @ y, x.flip(1) @ y.flip(0), in_slices(x, y)]
+    orders = [x @ y, x.flip(1) @ y.flip(0), in_slices(x, y), *([one_by_one(x, y)] if a.dtype == torch.float32 else [])]
     return a.double() @ b.double(), [order.to(a.dtype) for order in orders]
