@@ -63,6 +63,13 @@ KEPT = (
         "rms_norm", (75, 80, 86, 89, 90, 100, 120), ("fp32",), ("M 1024, N 32768",), 64,
         "The widest row: 32 warps have 64 registers a thread, and the row is needed twice.",
     ),
+    *(
+        (
+            f"exercise {name}", (80, 86, 89, 90, 100, 120), ("fp32",), ("its largest probe",), 40,
+            "A lesson's kernel, on the tiles that the interpreter likes; exact float32 products use no tensor cores and hold their operands in registers.",
+        )
+        for name in ("flash_forward", "flash_forward_causal", "flash_forward_lse", "flash_forward_gqa")
+    ),
 )  # fmt: skip
 SPILLS = {
     (kernel, target, dtype, said): most
