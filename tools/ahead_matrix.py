@@ -65,10 +65,15 @@ KEPT = (
     ),
     *(
         (
-            f"exercise {name}", (80, 86, 89, 90, 100, 120), ("fp32",), ("its largest probe",), 40,
+            f"exercise {name}", targets, ("fp32",), ("its largest probe",), most,
             "A lesson's kernel, on the tiles that the interpreter likes; exact float32 products use no tensor cores and hold their operands in registers.",
         )
-        for name in ("flash_forward", "flash_forward_causal", "flash_forward_lse", "flash_forward_gqa")
+        for name, targets, most in (
+            ("flash_forward", (86, 89, 90, 100, 120), 32),
+            ("flash_forward_causal", (90, 100, 120), 16),
+            ("flash_forward_lse", (86, 89, 100, 120), 40),
+            ("flash_forward_gqa", (80, 86, 89, 90, 100, 120), 40),
+        )
     ),
 )  # fmt: skip
 SPILLS = {
