@@ -190,7 +190,7 @@ def _record(raced: dict, group: str, scale, setting, arguments: argparse.Namespa
         title = f"{TITLES[group].format(dtype=setting.rate)}. Ceilings: {_ceilings(scale, setting.rate)}"
         write(group, title, races_report.wide_rows(raced[group], scale), group, details)
     if group in ("rows", "matmul") and raced.get("rows") and raced.get("matmul"):
-        title = f"The course's kernels of chapter 04, {setting.rate}, as shares of this machine's ceilings: {_ceilings(scale, setting.rate)}"
+        title = f"The course's kernels of chapter 04, {setting.rate}, as shares of this GPU's ceilings: {_ceilings(scale, setting.rate)}"
         write("ch04_rows", title, races_report.kernel_rows([*raced["rows"], *raced["matmul"]], scale), "rows matmul", [])
 
 

@@ -261,7 +261,7 @@ def speeds(rows: Sequence[Mapping], head: int = 128, title: str | None = None, n
         mine = {n: r for n, r in panels[key].items() if n in OURS}
         best = max(mine, key=mine.get)
         peers = {n: r for n, r in panels[key].items() if n not in OURS and n != "naive"}
-        title = f"At N = {key[1]:,} the course's best kernel ({OURS[best]}) reaches {number(mine[best], 3)} TFLOP/s"
+        title = f"{'Full' if key[0] == 'no' else 'Causal'}, N = {key[1]:,}: the course's best kernel ({OURS[best]}) reaches {number(mine[best], 3)} TFLOP/s"
         title += "".join(f", {mine[best] / peers[n]:.2f}x {n}" for n in ("FA2", "cuDNN", "FA3") if n in peers)
     order = sorted(names, key=lambda n: -max(panel.get(n, 0) for panel in panels.values()))
     left = 0.35 + max(text_width(OURS.get(n, n), LABEL_SIZE) for n in names)

@@ -159,22 +159,22 @@ def moved(lanes: Sequence[tuple[str, int, int]], title: str | None = None, note:
 
 
 def layouts(rows: int, columns: int, title: str | None = None) -> Picture:
-    """One matrix as it lies in memory, contiguous and transposed: the same element at different places, found by two strides."""
+    """One matrix as it lies in memory, stored row by row and column by column: the same element at different places, found by two strides."""
     rows, columns = whole(rows, "rows"), whole(columns, "columns")
     if rows * columns > 24:
         raise ValueError(f"layouts draws at most 24 elements, and {rows} x {columns} are {rows * columns}")
     row, column = rows - 1, columns // 2
-    places = {"contiguous": (columns, 1), "transposed": (1, rows)}
+    places = {"row by row": (columns, 1), "column by column": (1, rows)}
     at = {name: row * m + column * n for name, (m, n) in places.items()}
     title = title or (
-        f"Row {row}, column {column} is element {at['contiguous']} of memory in one layout and element {at['transposed']} in the other; its strides say which"
+        f"Row {row}, column {column} is element {at['row by row']} of one memory and element {at['column by column']} of the other; the strides say which"
     )
     cell = min(0.48, (WIDTH - 0.6) / (rows * columns))
     with Card(title, height=2.15) as card:
         ax = card.axes(0.3, 0.0, WIDTH - 0.6, 2.1, bare=True)
         for top, (name, (m, n)) in zip((1.3, 0.25), places.items(), strict=True):
-            say(ax, 0, top + 0.6, f"{name}: strides ({m}, {n})", "left center", INK, LABEL_SIZE, fontweight="bold")
-            say(ax, 2.6, top + 0.6, f"{row} x {m} + {column} x {n} = {at[name]}", "left center", word_colour(CHIP), LABEL_SIZE)
+            say(ax, 0, top + 0.6, f"Stored {name}: strides ({m}, {n})", "left center", INK, LABEL_SIZE, fontweight="bold")
+            say(ax, 3.4, top + 0.6, f"{row} x {m} + {column} x {n} = {at[name]}", "left center", word_colour(CHIP), LABEL_SIZE)
             for r in range(rows):
                 for c in range(columns):
                     place = r * m + c * n

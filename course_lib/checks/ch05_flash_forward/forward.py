@@ -68,6 +68,12 @@ def places() -> list[Mutant]:
             edits=(("b * k_sb + h * k_sh", "b * k_sb"), ("b * v_sb + h * v_sh", "b * v_sb")),
         ),
         Mutant(
+            "row-max-not-kept",
+            "`row_max` stays at -inf: the new maximum is used and then forgotten, so every tile starts anew and wipes out what came before. Hand "
+            "`new_max` on to the next turn.",
+            edits=(("        row_max = new_max\n", ""),),
+        ),
+        Mutant(
             "grid-rounded-down",
             "The last, partial tile of queries has no program: N_Q // BLOCK_M rounds down. Round up with triton.cdiv.",
             edits=((_GRID, "grid = (N_Q // BLOCK_M, H, B)"),),
