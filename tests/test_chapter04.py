@@ -110,8 +110,8 @@ def test_row_in_lanes_computes_what_padding_does():
 
 def test_layouts_agree_with_torch():
     flat = torch.arange(12).reshape(3, 4)
-    assert "element 10 of memory" in figures.layouts(3, 4).title and flat[2, 2] == 10
-    assert "element 8 in the other" in figures.layouts(3, 4).title and flat.T.contiguous().flatten()[8] == flat[2, 2]
+    assert "element 10 of one memory" in figures.layouts(3, 4).title and flat[2, 2] == 10
+    assert "element 8 of the other" in figures.layouts(3, 4).title and flat.T.contiguous().flatten()[8] == flat[2, 2]
 
 
 @pytest.mark.parametrize(
