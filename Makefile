@@ -15,7 +15,7 @@ lab: .venv/installed  ## install if needed, then JupyterLab on the first noteboo
 	$(PYTHON) -m jupyterlab $(AS_ROOT) --LabApp.default_url=/lab/tree/$(FIRST)
 
 test: .venv/installed  ## install if needed, then the tests (without the slow ones)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 check: .venv/installed  ## what you have solved: every exercise of the answer book, graded
 	$(PYTHON) -m course_lib.commands.cli check --all
