@@ -19,7 +19,7 @@ from kernels.attention_delta import attention_delta
 from kernels.flash_backward_dkdv import flash_backward_dkdv
 from kernels.flash_backward_dq import flash_backward_dq
 from kernels.flash_forward import flash_attention_forward
-from kernels.launching import require, require_attention
+from kernels.launching import require_attention
 
 
 @torch.library.custom_op("attention_tile_by_tile::flash_attention", mutates_args=())
