@@ -51,7 +51,7 @@ def train(arguments: argparse.Namespace) -> dict:
         trials, draft_recipe = tuple(tiny(one) for one in TRIALS), tiny(DRAFT)
         target_config, draft_config = shrunk(target_config), shrunk(draft_config)
         ids = {name: some[:9000] for name, some in ids.items()}
-    logs, target = {}, None
+    logs, target, chosen = {}, None, ""
     for one in trials:
         model = recipe.initialise(recipe.Llama(target_config), seed=0).to(device)
         logs[one.name] = recipe.train(model, one, ids, device, compiled=compiled)
