@@ -126,7 +126,9 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(said["splits"], indent=1))
     else:
         if not (arguments.corpus / "tokens.npz").is_file():
-            raise SystemExit(f"train: {arguments.corpus}/tokens.npz is not there; run `python -m tools.train_llm prepare --out {arguments.corpus}` first")
+            raise SystemExit(
+                f"train: {arguments.corpus}/tokens.npz is not there; run `python -m tools.train_llm prepare --out {arguments.corpus}` first"
+            )
         result = train(arguments)
         print(f"done in {result['seconds']:.0f} s: {arguments.out}/target, {arguments.out}/draft, {arguments.out}/training.json")
     return 0

@@ -9,7 +9,7 @@ PROMPTS = (
     "# json/decoder.py\n",
     "import os\nimport sys\n\n\ndef main():\n",
     "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
-    "def read_lines(path):\n    \"\"\"Return the lines of a file.\"\"\"\n    with open(",
+    'def read_lines(path):\n    """Return the lines of a file."""\n    with open(',
     "    def test_add(self):\n        self.assert",
     "try:\n    value = int(text)\nexcept ",
 )

@@ -152,7 +152,10 @@ def train(model: Llama, recipe: Recipe, ids: dict[str, np.ndarray], device: str,
             model.eval()
             valid = held_out_loss(model, ids["valid"], device, dtype)
             log["curve"].append({"step": step, "train": running.item() / seen, "valid": valid, "rate": rate})
-            print(f"{recipe.name} {step:6d}/{steps}  train {running.item() / seen:.4f}  valid {valid:.4f}  {time.perf_counter() - started:.0f} s", flush=True)
+            print(
+                f"{recipe.name} {step:6d}/{steps}  train {running.item() / seen:.4f}  valid {valid:.4f}  {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
             running.zero_()
             seen = 0
             if valid < best[0]:
