@@ -1,0 +1,1 @@
+"""How the course's language model was made: corpus, tokenizer, training, measurement. See __main__.py for the commands."""

@@ -1,0 +1,46 @@
+"""A checkpoint in Hugging Face layout, so that transformers loads what the course trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from course_lib.llm.model import Llama
+from tools.train_llm.corpus import END
+
+
+def write_checkpoint(model: Llama, tokenizer: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """config.json, generation_config.json, model.safetensors (bfloat16), tokenizer.json, tokenizer_config.json."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config.replace(dtype=str(dtype).removeprefix("torch."))
+    weights = {}
+    for name, weight in model.state_dict().items():
+        if name == "lm_head.weight":
+            if config.tie_embeddings:
+                continue
+        else:
+            name = f"model.{name}"
+        weights[name] = weight.detach().to("cpu", dtype).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    end = config.eos_tokens[0]
+    _write(folder / "config.json", config.to_hf())
+    _write(folder / "generation_config.json", {"bos_token_id": config.bos_token, "eos_token_id": end, "pad_token_id": end})
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config.max_positions,
+            "bos_token": END,
+            "eos_token": END,
+            "pad_token": END,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    shutil.copy(tokenizer, folder / "tokenizer.json")
+
+
+def _write(path: Path, said: dict) -> None:
+    path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
