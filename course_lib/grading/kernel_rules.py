@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from course_lib.grading.spec import Evidence, Probe, Rule
+from course_lib.grading.spec import Evidence, Mutant, Probe, Rule
 from course_lib.words import plural
 
 Bytes = Callable[[Probe], int | None]  # None: the rule does not speak on this probe
@@ -92,6 +92,17 @@ def no_copies(instead: str, ops: Sequence[str] = COPIES) -> Rule:
         )
 
     return Rule("copied", broken)
+
+
+def tf32(edits: Sequence[tuple[str, str]]) -> Mutant:
+    """The mistake that only the compile verdict sees (`Check.exact_float32`): a product of float32 tiles that a GPU rounds."""
+    return Mutant(
+        "tf32",
+        "A `tl.dot` rounds float32 tiles for the tensor cores unless it is told not to, and then this result is wrong from the fourth digit on. Ask for "
+        '`input_precision="ieee"` in every `tl.dot`; float16 inputs lose nothing by it.',
+        edits=tuple(edits),
+        rule="tf32",
+    )
 
 
 def _programs(launch: dict) -> int:

@@ -7,7 +7,7 @@ from course_lib.checks.ch04_triton_from_zero.matmul_right import RIGHT
 from course_lib.checks.ch04_triton_from_zero.plain import matmul, matmul_in_pieces, matmul_one_by_one
 from course_lib.checks.ch04_triton_from_zero.sentences import WITH_STRIDES, copied, outside
 from course_lib.checks.ch04_triton_from_zero.softmax_rows import AXES
-from course_lib.grading.kernel_rules import launches, loads, no_copies, stores
+from course_lib.grading.kernel_rules import launches, loads, no_copies, stores, tf32
 from course_lib.grading.spec import Check, Mutant, Probe, forbid
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "dot", "einsum", "matmul", "linear", "addmv", "_int_mm")
@@ -195,7 +195,9 @@ def matmul(a, b):
             rule="stores",
         ),
         copied((("    (M, K), N", "    a, b = a.contiguous(), b.contiguous()\n    (M, K), N"),)),
+        tf32(((_DOT, "acc = tl.dot(a, b, acc)"),)),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

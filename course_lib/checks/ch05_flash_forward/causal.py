@@ -112,6 +112,7 @@ FLASH_FORWARD_CAUSAL = Check(
         sentences.outside(("mask=mine)\n", "mask=dims[None, :] < D)\n")),
         sentences.stored_every_turn(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "nothing-skipped",
             "The hidden tiles were read, multiplied and then masked away. Let the loop end behind the last key that the tile's last query sees.",
@@ -120,5 +121,6 @@ FLASH_FORWARD_CAUSAL = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

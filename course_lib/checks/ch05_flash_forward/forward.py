@@ -110,6 +110,7 @@ FLASH_FORWARD = Check(
         sentences.stored_every_turn(),
         sentences.whole_row(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "small-tiles",
             "That is what programs with fewer queries ask for: each reads all of K and V. The more queries share what was read, the fewer bytes.",
@@ -125,5 +126,6 @@ FLASH_FORWARD = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

@@ -122,6 +122,7 @@ FLASH_FORWARD_LSE = Check(
         sentences.no_other(),
         sentences.outside(("mask=rows < N_Q)\n", "mask=rows >= 0)\n")),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "stored-twice",
             "lse is written in every turn of the loop, or the output is: each belongs after the last tile, once.",
@@ -136,5 +137,6 @@ FLASH_FORWARD_LSE = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

@@ -1,5 +1,6 @@
 """Mistakes that every flash kernel of the chapter can make, as edits of its solution, which are alike in these lines."""
 
+from course_lib.grading.kernel_rules import tf32
 from course_lib.grading.spec import Mutant
 
 RESCALE_ACC = ("acc = acc * rescale[:, None] + ", "acc = acc + ")
@@ -215,6 +216,11 @@ def whole_row() -> Mutant:
         edits=(("    BLOCK_N = 32\n", "    BLOCK_N = max(16, triton.next_power_of_2(N_KV))\n"),),
         rule="whole-row",
     )
+
+
+def second_product_rounded() -> Mutant:
+    """The first `tl.dot` asks for exact products, the second was forgotten."""
+    return tf32(((DOT, "tl.dot(p.to(v.dtype), v)"),))
 
 
 def copied() -> Mutant:
