@@ -60,6 +60,7 @@ class Launch:
     atomics: int = 0
     lanes: int = 0  # lanes of all those calls
     lanes_on: int = 0  # of them, those that no mask turned off
+    working: int = 0  # programs that loaded or stored anything
     flops: int = 0  # of tl.dot alone: 2 * M * N * K each
     dots: int = 0
     trace: list[Touch] = field(default_factory=list)  # in order; filled by counted(trace=True) only

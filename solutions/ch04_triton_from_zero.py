@@ -30,8 +30,8 @@ def vector_add(x: Tensor, y: Tensor) -> Tensor:
     x, y     [N] float32, contiguous; N need not be a multiple of BLOCK
     returns  [N] float32
 
-    Graded besides the values: each element loaded once and stored once, at most a program for
-    32 elements (or eight in all).
+    Graded besides the values: each element loaded once and stored once, no program without work,
+    at most a program for 32 elements (a launch of eight or fewer may do as it likes).
     Source: Triton's tutorial 01, Vector Addition.
     """
     BLOCK = 128

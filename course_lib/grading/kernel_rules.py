@@ -81,6 +81,18 @@ def programs(at_most: Callable[[Probe], int], why: str) -> Rule:
     return Rule("programs", broken)
 
 
+def no_idle(few: int, why: str) -> Rule:
+    """Every program of a call moves something, unless there are no more than `few`; `why` is the end of the sentence."""
+
+    def broken(probe: Probe, evidence: Evidence) -> str | None:
+        count = sum(map(_programs, evidence.launches))
+        idle = count - sum(n for launch in evidence.launches if type(n := launch.get("working", _programs(launch))) is int)
+        said = f"{idle:,} of the {count:,} programs that your function launched loaded and stored nothing ({probe.name}); {why}"
+        return said if count > few and idle > 0 else None
+
+    return Rule("idle", broken)
+
+
 def no_copies(instead: str, ops: Sequence[str] = COPIES) -> Rule:
     """No tensor is copied or converted by torch beside the kernel: that reads and writes it once more, and no kernel sees it."""
     wanted = frozenset(ops)

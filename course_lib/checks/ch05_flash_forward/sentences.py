@@ -178,6 +178,34 @@ def no_other() -> Mutant:
     )
 
 
+HIDDEN = 'scores = tl.where(visible, scores, -float("inf"))'
+
+
+def hidden(*no_guards: tuple[str, str]) -> list[Mutant]:
+    """What goes wrong where scores are hidden, each also without the guards for empty rows."""
+    said = {
+        "hidden-as-zero": (
+            "Hidden scores were set to 0. A score of 0 still weighs exp(0 - row_max): only -inf weighs nothing.",
+            ((HIDDEN, "scores = tl.where(visible, scores, 0.0)"),),
+        ),
+        "hidden-large-negative": (
+            "Right, except for queries that see no key: there a large negative number looks like a score shared by all keys, and the row becomes a mean of "
+            "V. With -inf it can be told apart, and must give zeros.",
+            ((HIDDEN, "scores = tl.where(visible, scores, -1e9)"),),
+        ),
+        "hidden-after-max": (
+            "The maximum was taken before the scores were hidden: where a hidden one, or the 0 of a lane past the last key, is far above all that are seen, "
+            "their exponentials round to 0. Hide first.",
+            ((f"{HIDDEN}\n        {NEW_MAX}", f"{NEW_MAX}\n        {HIDDEN}"),),
+        ),
+    }
+    return [
+        mutant
+        for id, (message, edits) in said.items()
+        for mutant in (Mutant(id, message, edits=edits), Mutant(f"{id}-no-guard", f"{message} {EMPTY}", edits=(*edits, *no_guards)))
+    ]
+
+
 def tail_counted(edit: tuple[str, str]) -> Mutant:
     return Mutant(
         "tail-counted",
