@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from course_lib import hardware
+from course_lib.cards import Card, framed, plain, rich
 from course_lib.tables import Table
 from course_lib.words import number
 
@@ -104,6 +105,15 @@ def profile(ways: dict[str, Callable[[], object]], calls: int = 20, tool: str | 
                 return Profile(kernels, name, calls)
             troubles.append(f"{name} saw no kernel of {', '.join(sorted(set(ways) - {one.way for one in kernels}))}")
     raise RuntimeError(f"No profiler could see the kernels on this machine ({'; '.join(troubles)}). Some hosts forbid it; times by events still work.")
+
+
+def tried(ways: dict[str, Callable[[], object]], calls: int = 20) -> Profile | Card:
+    """profile(ways, calls), or where that cannot be done the sentence that says why, to be shown in its place."""
+    try:
+        return profile(ways, calls)
+    except RuntimeError as error:
+        said = str(error)
+        return Card(framed(rich(said)), plain(said))
 
 
 def _in_order(kernels: list[Seen]) -> tuple[Seen, ...]:

@@ -70,6 +70,9 @@ def test_without_a_gpu_a_sentence(monkeypatch):
     monkeypatch.setattr(hardware, "tier", lambda: "interpreter")
     with pytest.raises(RuntimeError, match="Profiling is blocked here"):
         profiling.profile({"a": dict})
+    assert "Profiling is blocked here. It needs a CUDA GPU" in repr(profiling.tried({"a": dict}))
+    with pytest.raises(ValueError, match="give it a dict"):  # a mistake is no missing GPU
+        profiling.tried({})
 
 
 @pytest.fixture
