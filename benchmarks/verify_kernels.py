@@ -221,6 +221,7 @@ def summary(kernel: str, results: list[dict]) -> list[dict]:
                 "failures": sum(bool(result["wrong"]) for result in mine),
                 "largest error (% of what is allowed)": round(100 * worst, 1) if worst < 1e6 else 1e6,
                 "mean error (median, x plain PyTorch)": round(statistics.median(result["mean"] for result in mine), 2),
+                "mean error above 1.5x (not judged)": sum(result["mean"] > 1.5 for result in mine),
                 "run four times": len(repeated),
                 "other bits": sum(not result["bits"] for result in repeated),
             }

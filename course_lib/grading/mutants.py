@@ -22,9 +22,14 @@ BUSIEST = 2.5  # how much longer mutants may take on a busy machine
 
 
 def allowed_seconds() -> float:
-    """Three seconds of a machine that has nothing else to do: as many more as its cores are overbooked, within a limit."""
+    """Three seconds of a machine that has nothing else to do, more on a busy one."""
+    return MUTANT_SECONDS * busy()
+
+
+def busy() -> float:
+    """How much longer work takes here now: as many times as the cores are overbooked, within a limit; 1 where they are not."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return MUTANT_SECONDS * min(BUSIEST, max(1.0, load / (os.cpu_count() or 1)))
+    return min(BUSIEST, max(1.0, load / (os.cpu_count() or 1)))
 
 
 @dataclass

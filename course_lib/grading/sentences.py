@@ -24,6 +24,12 @@ _SIGNALS = {
 }
 
 
+_DOT = (
+    "It says no more, and asks for two things: both factors are two-dimensional tiles, and an accumulator that it is handed has the product's shape and "
+    "is float32, for float16 inputs too."
+)
+
+
 @dataclass
 class Outcome:
     """What one probe (or the second call) came to."""
@@ -37,6 +43,7 @@ class Outcome:
     findings: list[compare.Finding] = field(default_factory=list)
     seconds: float = 0.0
     stale: bool = False  # the very result of an earlier call on other data
+    kernel: bool = False  # the exercise is a Triton kernel
 
     @property
     def ok(self) -> bool:
@@ -75,7 +82,8 @@ class Outcome:
 def sentence(outcome: Outcome, limit: float, returns: str) -> str:
     """What was observed on this probe, in words."""
     if outcome.ended:
-        return _ended(outcome.ended, limit)
+        slow = " It may also be right and slow: the interpreter runs one program after the other, so larger tiles end sooner."
+        return _ended(outcome.ended, limit) + (slow if outcome.kernel and outcome.timed_out else "")
     failure = outcome.reply.failure
     if failure:
         return _failed(failure, returns)
@@ -127,6 +135,8 @@ def _failed(failure: dict, returns: str) -> str:
         return upper(message)
     if failure["type"] == "NotImplementedError" and "is not written yet" in message:
         return f"The stub's first line is still there{line}. Delete it: it raises NotImplementedError before your code runs."
+    if failure["type"] == "AssertionError" and not message.strip() and ".dot(" in (failure.get("frames") or [[""]])[-1][-1]:
+        return f"Triton refuses the operands of this `tl.dot`{line}. {_DOT}"
     return f"Your function raised {failure['type']}: {message[:300].strip() or '(no message)'}{line}."
 
 

@@ -171,3 +171,4 @@ class Check:
     returns: str = "a tensor"  # said when something else comes back
     allow: tuple[str, ...] = ()  # a Triton exercise's host: aten ops that may make tensors as large as the result ("all": any)
     seconds: float = 8.0  # time limit of one whole check
+    exact_float32: bool = False  # a Triton exercise that promises float32 products: TF32 is refused when the answer is compiled (rule "tf32")

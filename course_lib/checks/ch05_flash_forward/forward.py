@@ -43,6 +43,7 @@ def _order_of_keys(call, g: torch.Generator) -> str | None:
 
 PROPERTIES = (Property("values of 1", _ones_stay_ones), Property("keys in another order", _order_of_keys))
 _K = "k_ptrs = k_ptr + b * k_sb + h * k_sh + keys[:, None] * k_sn + dims[None, :] * k_sd"
+_TAIL = 'scores = tl.where(start + keys[None, :] < N_KV, scores, -float("inf"))\n'
 _GRID = "grid = (triton.cdiv(N_Q, BLOCK_M), H, B)"
 
 
@@ -98,7 +99,13 @@ FLASH_FORWARD = Check(
         *sentences.dividing("new_max"),
         *sentences.scaling("new_max"),
         sentences.no_other(),
-        sentences.tail_counted(('scores = tl.where(start + keys[None, :] < N_KV, scores, -float("inf"))\n', "scores = scores + 0.0\n")),
+        sentences.tail_counted((_TAIL, "scores = scores + 0.0\n")),
+        Mutant(
+            "hidden-after-max",
+            "The maximum was taken before the lanes past the last key were hidden: they hold a score of 0, and where all others lie far below, exp of "
+            "their distance rounds to 0. Hide first.",
+            edits=((f"{_TAIL}        {sentences.NEW_MAX}\n", f"{sentences.NEW_MAX}\n        {_TAIL}"),),
+        ),
         *sentences.maxima("new_max"),
         *sentences.walking("for start in range(0, ", "N_KV"),
         *sentences.moving(),
@@ -110,6 +117,7 @@ FLASH_FORWARD = Check(
         sentences.stored_every_turn(),
         sentences.whole_row(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "small-tiles",
             "That is what programs with fewer queries ask for: each reads all of K and V. The more queries share what was read, the fewer bytes.",
@@ -125,5 +133,6 @@ FLASH_FORWARD = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )
