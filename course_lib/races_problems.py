@@ -248,3 +248,8 @@ KERNELS: dict[str, Callable[[Setting], list[Race]]] = {
     "flash_forward": flash_forward,
 }
 GROUPS: dict[str, tuple[str, ...]] = {"rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",)}
+
+from course_lib import races_decode  # noqa: E402  (it takes Setting and others from here)
+
+KERNELS |= races_decode.KERNELS
+GROUPS |= {name: (name,) for name in races_decode.KERNELS}
