@@ -42,7 +42,7 @@ FEW = {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 4}  # rows of
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "NUM_BLOCKS", "MAX", "max_q"])  # a step of 1 or 16 tokens needs no other code
 def paged_prefill_kernel(
     q_ptr, k_ptr, v_ptr, tables_ptr, cu_ptr, lengths_ptr, out_ptr, q_strides, k_strides, v_strides, tables_strides, cu_stride, lengths_stride,
     T, H, NUM_BLOCKS, MAX, max_q, scale, GROUP: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr,
