@@ -252,3 +252,8 @@ KERNELS: dict[str, Callable[[Setting], list[Race]]] = {
 }
 BACKWARD = ("flash_backward", "flash_backward_dkdv", "flash_backward_dq")
 GROUPS: dict[str, tuple[str, ...]] = {"rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",), "flash_backward": BACKWARD}
+
+from course_lib import races_decode  # noqa: E402  (it takes Setting and others from here)
+
+KERNELS |= races_decode.KERNELS
+GROUPS |= {name: (name,) for name in races_decode.KERNELS}

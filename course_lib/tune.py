@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib import hardware
+from course_lib import hardware, races_decode
 from course_lib.races import Contestant, Race, Result, run
 from course_lib.tables import Table
 from course_lib.words import number
@@ -105,6 +105,8 @@ FLASH = {"flash_forward": "flash_forward", "flash_forward_two_tiles": "two_tiles
 
 def candidates(name: str, race: Race) -> list[dict]:
     """What is worth a try for a kernel of the course on this problem."""
+    if name in races_decode.KERNELS:
+        return races_decode.candidates(name)
     if name in FLASH:
         return grid(BLOCK_M=(64, 128), BLOCK_N=(32, 64, 128), num_warps=(4, 8), num_stages=(2, 3, 4))
     if name == "flash_backward_dkdv":

@@ -18,8 +18,10 @@ from course_lib import (
     paths,
     peers,
     peers_backward,
+    peers_decode,
     races,
     races_clocks,
+    races_decode,
     races_interpreted,
     races_problems,
     races_report,
@@ -414,6 +416,39 @@ def test_problems_count_what_they_say():
     assert tuple(races_problems.GROUPS.items()) == tuple(command.GROUPS.items())
 
 
+def test_problems_over_a_cache_count_what_they_say(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *_: x)  # a description of a GPU's problems needs no GPU
+    monkeypatch.setattr(torch, "arange", lambda *sizes, device=None, arange=torch.arange: arange(*sizes))
+    gpu = races_problems.Setting("cuda", torch.bfloat16)
+    by_kernel = {name: {tuple(race.size.values()): race for race in make(gpu)} for name, make in races_decode.KERNELS.items()}
+    assert list(by_kernel["decode"]) == [(64, 8192), (1, 131_072), (16, 2048)]
+    K_V = 2 * 64 * 8 * 8192 * 128 * 2  # GQA 32/8, D = 128
+    assert by_kernel["decode"][64, 8192].bytes == K_V + 2 * 64 * 32 * 128 * 2 + 64 * 4
+    assert by_kernel["paged_decode"][64, 8192, 16].bytes == K_V + 2 * 64 * 32 * 128 * 2 + 64 * 4 + 64 * 512 * 4
+    assert by_kernel["paged_prefill"][4, 4096, 4096, 16].flops == 4 * 128 * 4 * 32 * 4096 * 4097 // 2
+    assert by_kernel["paged_prefill"][8, 512, 8192, 16].flops == 4 * 128 * 8 * 32 * sum(range(8192 - 511, 8193))
+    assert [one.name for one in by_kernel["decode"][16, 2048].contestants] == ["course", "cuDNN", "FA2", "math", "FA3"]
+    assert [one.name for one in by_kernel["paged_decode"][16, 2048, 16].contestants] == ["course", "FlashInfer", "FA3"]
+    assert [one.name for one in by_kernel["paged_prefill"][8, 512, 8192, 16].contestants] == ["course", "dense", "FlashInfer", "FA3"]
+    assert by_kernel["rope"][2, 32, 4096].bytes == 2 * (2 * 2 * 32 * 4096 * 128 + 2 * 4096 * 128)
+    assert by_kernel["write_kv"][64, 1024].bytes == 64 * (4 * 1024 * 2 + 8)
+
+
+def test_peers_over_a_cache_say_why_they_are_not_here(monkeypatch):
+    monkeypatch.delenv(peers.FA3_LIBRARY, raising=False)
+    with pytest.raises(NotHere, match="set COURSE_FA3_LIBRARY"):
+        peers_decode.flash_attention_3()
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
+    with pytest.raises(NotHere, match="FlashInfer does not import here"):
+        peers_decode.flashinfer_decode()
+
+
+def test_flashinfer_is_told_the_pages_in_use():
+    tables, lengths = torch.tensor([[4, 7, -1], [2, -1, -1]], dtype=torch.int32), torch.tensor([17, 16], dtype=torch.int32)
+    indptr, pages, last = peers_decode._pages(tables, lengths, 16)
+    assert indptr.tolist() == [0, 2, 3] and pages.tolist() == [4, 7, 2] and last.tolist() == [1, 16]
+
+
 @pytest.mark.parametrize("name", [name for name in races_problems.KERNELS if name != "flash_forward"])
 def test_interpreted_kernels_are_right_and_their_bytes_counted(name):
     race = races_problems.KERNELS[name](races_problems.Setting("cpu", torch.float32, tiny=True))[0]
@@ -453,15 +488,19 @@ def test_tuning_without_a_gpu_is_a_sentence(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*tune.FLASH, *races_problems.BACKWARD[1:], "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"]
+    "name",
+    [
+        *races_decode.KERNELS, *tune.FLASH, *races_problems.BACKWARD[1:],
+        "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows",
+    ],  # fmt: skip
 )
 def test_candidates_have_the_keys_of_the_kernel_s_own_configuration(name):
     from importlib import import_module
 
-    module = import_module(f"kernels.{name}")
+    module = import_module(f"kernels.{races_decode.FILES.get(name, name)}")
     race = races_problems.KERNELS["flash_forward" if name in tune.FLASH else name](races_problems.Setting("cpu", torch.float32))[0]
     if hasattr(module, "config_for"):
-        own = module.config_for(race.size["N"])
+        own = module.config_for(*(128,) * (3 if name == "rope" else 1))
     else:
         own = getattr(module, "DEFAULT_CONFIG", None) or next(iter(module.CONFIGS.values()))
         own = own if "num_warps" in own else next(iter(own.values()))
@@ -535,7 +574,7 @@ def test_races_are_shown_and_recorded(course, pretend_gpu, tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     code, out, err = course("bench", "--output", tmp_path / "results", "--json", tmp_path / "all.json")
     assert code == 0 and "FA3: not here: no such library" in out and "softmax_rows" in err and "2.00x" in out
-    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_backward", "flash_forward", "matmul", "rows"]
+    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == sorted(["ch04_rows", *command.GROUPS])
     record = recorded.table("ch04_rows")
     assert [row["kernel"] for row in record.rows] == [*command.GROUPS["rows"], "matmul"] and record.command == "course bench rows matmul"
     rows = recorded.table("rows")

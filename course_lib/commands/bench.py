@@ -24,6 +24,15 @@ TITLES = {
     "flash_forward": "Attention forward, {dtype}, 16K tokens of width 2,048: 4 B H N^2 D operations, half of them where causal",
     "flash_backward": "Attention backward, {dtype}, 16K tokens of width 2,048: 10 B H N^2 D operations (dkdv alone 8, dq alone 6), half of them where causal",
 }
+CACHE = {
+    "decode": "Decode over a full cache, {dtype}, GQA 32/8, D = 128: K and V once, bytes a second",
+    "paged_decode": "Paged decode, {dtype}, GQA 32/8, D = 128, blocks of 16 in random order: K and V once, bytes a second",
+    "paged_prefill": "Paged prefill, {dtype}, GQA 32/8, D = 128, blocks of 16: 4 D operations for each pair that attends",
+    "rope": "RoPE, {dtype}: compulsory bytes a second",
+    "write_kv": "K and V to their slots, {dtype}: bytes read and written a second",
+}
+GROUPS |= {name: (name,) for name in CACHE}
+TITLES |= CACHE
 _MORE = """
 NAME is a group (rows, matmul, flash_forward, flash_backward) or one of its kernels; without NAME everything is raced.
 A rate is a median with half the width of the middle half in brackets; "ceiling" is the best course kernel's share of what this
