@@ -109,7 +109,7 @@ def _refuse(model: Llama, tokens: Tensor, max_new_tokens: int) -> None:
         raise ValueError(f"generate: tokens must be whole numbers [B, N], N >= 1, not {tokens.dtype} {list(tokens.shape)}")
     if max_new_tokens < 1:
         raise ValueError(f"generate: max_new_tokens is {max_new_tokens}; ask for at least 1")
-    limit = model.config.max_positions
+    limit = model.config.longest_text
     if tokens.shape[1] + max_new_tokens > limit:
         raise ValueError(
             f"generate: {tokens.shape[1]} tokens of prompt and {max_new_tokens} new ones are more than the {limit} positions this model knows"
