@@ -79,7 +79,8 @@ def differences(folder: Path, device: str, prompt: torch.Tensor, tokens: int = 2
         got = ours(prompt)
         cache = KVCache(ours.config, prompt.shape[0], prompt.shape[1], device)
         in_steps = torch.cat([ours(part, cache=cache) for part in (prompt[:, :7], prompt[:, 7:8], prompt[:, 8:])], dim=1)
-        text = theirs.generate(prompt, max_new_tokens=tokens, do_sample=False, eos_token_id=None, use_cache=True)
+        seen = torch.ones_like(prompt)  # said, not guessed: a prompt that starts with the padding token would lose it
+        text = theirs.generate(prompt, attention_mask=seen, max_new_tokens=tokens, do_sample=False, eos_token_id=None)
         ours_text = generate(ours, prompt, tokens, stop=False)
     apart = (text != ours_text).any(dim=0).nonzero()
     return {
@@ -113,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only")
     arguments = parser.parse_args(argv)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.backends.cuda.matmul.allow_tf32 = False
     wrong = seen = 0
     with tempfile.TemporaryDirectory() as folder:
