@@ -80,7 +80,8 @@ def attend_by_tiles(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None,
     k, v = _spread(k, q), _spread(v, q)
     keep, q_scaled = seen(q, k, causal), _scale(q, scale)
     row_max = torch.full_like(q[..., :1], -torch.inf)
-    row_sum, acc = torch.zeros_like(row_max), _weighed(torch.zeros_like(q[..., :1]), torch.zeros_like(v[:, :, :1]))
+    row_sum = torch.zeros_like(row_max)
+    acc = torch.zeros_like(q, dtype=torch.float32 if q.dtype == torch.float16 else q.dtype)
     for start in range(0, k.shape[2], 16):
         s = (q @ k[:, :, start : start + 16].mT * q_scaled).masked_fill(~keep[:, start : start + 16], -torch.inf)
         new_max = torch.maximum(row_max, s.amax(dim=-1, keepdim=True))
