@@ -119,6 +119,16 @@ MATMUL = Check(
             edits=((_DOT, 'acc += tl.dot(a, b, input_precision="ieee", out_dtype=tl.float16)'),),
         ),
         Mutant(
+            "half-factors",
+            "Right in float16; float32 factors were rounded to float16 before the product, which is wrong from the fourth digit on. Take them as they come.",
+            edits=((_DOT, 'acc = tl.dot(a.to(tl.float16), b.to(tl.float16), acc, input_precision="ieee")'),),
+        ),
+        Mutant(
+            "grid-flat",
+            "Only the first column of tiles was written: the grid has one axis, and the kernel reads two. There `tl.program_id(1)` is 0 in every program.",
+            edits=(("(triton.cdiv(M, BLOCK_M), triton.cdiv(N, BLOCK_N))", "(triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N),)"),),
+        ),
+        Mutant(
             "grid-turned",
             (
                 "Right where the grid has as many programs one way as the other. Elsewhere tiles are missing: the kernel reads its row of tiles from one axis "

@@ -94,8 +94,8 @@ VECTOR_ADD = Check(
         ),
         outside((("tl.load(x_ptr + offsets, mask=inside)", "tl.load(x_ptr + offsets)"),)),
         Mutant(
-            "program-an-element",
-            "That is what a program for each element comes to: all but one in BLOCK find nothing to do. A program owns a whole tile.",
+            "idle-programs",
+            "A program owns a whole tile of BLOCK elements: with one for each element, or for each smaller piece, most have nothing to do.",
             edits=(("programs = triton.cdiv(x.numel(), BLOCK)", "programs = x.numel()"),),
             rule="idle",
         ),

@@ -14,7 +14,9 @@ from course_lib.grading.spec import Check, Mutant, Probe, Property
 LSE = "row_max + tl.log(row_sum)"
 NO_DIVIDE_GUARD = ("    row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)  # a row without keys: out 0, lse -inf + log(1)\n", "")
 NO_GUARDS = (sentences.GUARDED, NO_DIVIDE_GUARD)
-UNMASKED = "With causal=True, tiles past the diagonal are skipped, but those that it crosses are not masked: queries there see keys that come after them."
+UNMASKED = (
+    "With causal=True, tiles past the diagonal are skipped, but those that it crosses are not masked: queries there see keys that come after them."
+)
 VISIBLE = "visible & (start + keys[None, :] <= rows[:, None] + shift)"
 
 
