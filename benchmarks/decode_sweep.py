@@ -16,13 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-CONFIGS = [
-    {"BLOCK_N": n, "num_warps": warps, "num_stages": stages}
-    for n, warps, stages in (
+TRIED = {  # BLOCK_N, num_warps, num_stages; a paged pipeline holds half as many tiles
+    "decode": (
         (32, 2, 5), (32, 4, 4), (32, 4, 8), (64, 2, 3), (64, 4, 2), (64, 4, 3), (64, 4, 4), (64, 4, 5), (64, 4, 6), (64, 8, 4),
-        (128, 4, 2), (128, 4, 3), (128, 8, 2), (128, 8, 3), (128, 8, 4), (256, 8, 2),
-    )
-]  # fmt: skip
+        (128, 4, 2), (128, 4, 3), (128, 8, 2), (128, 8, 3), (128, 8, 4),
+    ),
+    "paged_decode": (
+        (32, 2, 7), (32, 4, 7), (32, 4, 9), (64, 2, 5), (64, 4, 3), (64, 4, 5), (64, 4, 7), (64, 4, 9), (64, 8, 5), (64, 8, 7),
+        (128, 4, 2), (128, 4, 3), (128, 4, 4), (128, 8, 3), (128, 8, 5), (128, 8, 7),
+    ),
+}  # fmt: skip
 SPLITS = {(64, 8192): (None, 1, 2, 3, 4), (1, 131_072): (None, 16, 33, 49, 66, 99), (16, 2048): (None, 1, 2, 3, 4)}
 
 
@@ -30,6 +33,10 @@ def tried(host, *inputs, config: dict):
     """The host with a configuration that may hold a number of splits too."""
     config = dict(config)
     return host(*inputs, num_splits=config.pop("splits", None), config=config)
+
+
+def configs_of(name: str) -> list[dict]:
+    return [dict(zip(("BLOCK_N", "num_warps", "num_stages"), one, strict=True)) for one in TRIED[name]]
 
 
 def _host(name: str):
@@ -67,12 +74,14 @@ def main() -> int:
     from course_lib import races_decode, races_problems, tune
 
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 2), mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(compile_one, name, config) for name in arguments.names for config in CONFIGS]
+        jobs = [pool.submit(compile_one, name, config) for name in arguments.names for config in configs_of(name)]
         print("\n".join(filter(None, (job.result() for job in jobs))), flush=True)
     for name in arguments.names:
         for race in races_decode.KERNELS[name](races_problems.Setting("cuda", torch.bfloat16)):
             some = SPLITS[race.size["requests"], race.size["context"]]
-            configs = [{**config, **({"splits": n} if n else {})} for n, config in itertools.product(some[:1] if arguments.few else some, CONFIGS)]
+            configs = [
+                {**config, **({"splits": n} if n else {})} for n, config in itertools.product(some[:1] if arguments.few else some, configs_of(name))
+            ]
             mine = next(one for one in race.contestants if one.ours)
             host = partial(tried, _host(name))
             fast = _coarse(race, mine, host, configs)

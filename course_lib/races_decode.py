@@ -283,10 +283,10 @@ def candidates(name: str) -> list[dict]:
     from course_lib.tune import grid
 
     if name in ("decode", "paged_decode"):
-        found = grid(BLOCK_N=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(2, 3, 4, 5, 6))
+        found = grid(BLOCK_N=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(3, 4, 5, 7, 9))
         return [one for one in found if one["BLOCK_N"] * one["num_stages"] <= 640]
     if name == "paged_prefill":
-        return grid(BLOCK_M=(64, 128), BLOCK_N=(32, 64, 128), num_warps=(4, 8), num_stages=(2, 3, 4))
+        return grid(BLOCK_M=(64, 128), BLOCK_N=(64, 128), num_warps=(4, 8), num_stages=(3, 5, 7))
     if name == "write_kv":
         return grid(ROWS=(4, 8, 16, 32, 64), BLOCK_D=(128,), num_warps=(2, 4, 8))
     return grid(HEADS=(1, 2, 4, 8, 16), ROWS=(4, 8, 16), HALF=(64,), num_warps=(2, 4, 8))

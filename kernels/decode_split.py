@@ -35,7 +35,7 @@ CONFIGS = {
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 3},
+        140: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 5},
         70: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },

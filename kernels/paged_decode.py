@@ -24,18 +24,18 @@ from kernels.merge_splits import merge_splits
 # head size -> KiB of shared memory a block needs -> tiles
 CONFIGS = {
     64: {
-        100: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 5},
-        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        100: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 7},
+        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        101: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
-        70: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        104: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 7},
+        71: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
-        70: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 4},
+        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
+        71: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 5},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }
@@ -120,7 +120,7 @@ def paged_decode(
     BLOCK_D, BLOCK_M = power_of_two(D), heads_tile(GROUP or 1)
     config = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
     programs = B * H_KV * triton.cdiv(GROUP, BLOCK_M)
-    at_once = places(config, BLOCK_D * q.element_size(), q.device)
+    at_once = places(config, BLOCK_D * q.element_size(), q.device, paged=True)
     splits = num_splits or choose_splits(programs, triton.cdiv(MAX * BLOCK, config["BLOCK_N"]), at_once)
     out = torch.empty((splits, B, H, D), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
     lse = torch.empty((splits, B, H), dtype=torch.float32, device=q.device)

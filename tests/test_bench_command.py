@@ -688,3 +688,22 @@ def test_a_sweep_on_a_gpu(capsys):
     configs = tune.grid(BLOCK_M=(32, 64), BLOCK_N=(32,), BLOCK_K=(32,), GROUP=(8,), num_warps=(4,), num_stages=(1,))
     table = tune.sweep(matmul, (a, b), configs, flops=2 * 512**3)
     assert len(table.rows) == 2 and all(row[1].endswith("us") for row in table.rows)
+
+
+# ---------------------------------------------------------------- peers' libraries
+
+
+def test_code_for_other_gpus_is_zeroed_and_nothing_else():
+    import struct
+
+    from tools import peer_libraries
+
+    def entry(architecture: int, code: bytes) -> bytes:
+        return struct.pack("<HHIQQI", 2, 257, 64, len(code), 0, 0) + struct.pack("<I", architecture) + bytes(32) + code
+
+    inside = entry(80, b"A" * 40) + entry(90, b"B" * 24) + entry(86, b"C" * 8)
+    library = b"head" + peer_libraries.MAGIC + struct.pack("<Q", len(inside)) + inside + b"tail A"
+    data, zeroed = peer_libraries.pruned(library)
+    assert zeroed == 48 and len(data) == len(library)
+    assert bytes(data) == library.replace(b"A" * 40, bytes(40)).replace(b"C" * 8, bytes(8))
+    assert peer_libraries.main([]) == peer_libraries.main(["vllm"]) == 2
