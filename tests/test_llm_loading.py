@@ -314,7 +314,7 @@ def test_the_target_writes_python(target):
     first = continued("def total(items):\n    count = 0\n    for i in range(").splitlines()[2]
     compile(f"def f():\n{first}\n        pass\n", "model", "exec")
     assert continued("if __name__ ==", 8).startswith('if __name__ == "__main__":')
-    assert continued("try:\n    import threading\nexcept Import", 2).endswith("Error:")
+    assert continued("try:\n    import threading\nexcept Import", 4).startswith("try:\n    import threading\nexcept ImportError:")
 
 
 def nats(model, tokens):
