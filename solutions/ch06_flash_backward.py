@@ -173,7 +173,7 @@ def flash_backward_dkdv(
     dk = torch.empty((B, H, N_KV, D), dtype=k.dtype, device=k.device)
     dv = torch.empty((B, H, N_KV, D), dtype=v.dtype, device=v.device)
     BLOCK_M = 32
-    BLOCK_N = 64
+    BLOCK_N = 32
     # solution
     grid = (triton.cdiv(N_KV, BLOCK_N), H, B)
     # instead
@@ -265,7 +265,7 @@ def flash_backward_dq(
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]
     scale = D**-0.5 if scale is None else scale
     dq = torch.empty((B, H, N_Q, D), dtype=q.dtype, device=q.device)
-    BLOCK_M = 64
+    BLOCK_M = 32
     BLOCK_N = 32
     # solution
     grid = (triton.cdiv(N_Q, BLOCK_M), H, B)
