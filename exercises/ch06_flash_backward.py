@@ -121,7 +121,7 @@ def flash_backward_dkdv(
     dk = torch.empty((B, H, N_KV, D), dtype=k.dtype, device=k.device)
     dv = torch.empty((B, H, N_KV, D), dtype=v.dtype, device=v.device)
     BLOCK_M = 32
-    BLOCK_N = 64
+    BLOCK_N = 32
     grid = ...  # yours: how many programs along each of its three axes?
     flash_backward_dkdv_kernel[grid](
         q, k, v, dout, lse, delta, dk, dv, N_Q, N_KV, D, scale,
@@ -177,7 +177,7 @@ def flash_backward_dq(
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]
     scale = D**-0.5 if scale is None else scale
     dq = torch.empty((B, H, N_Q, D), dtype=q.dtype, device=q.device)
-    BLOCK_M = 64
+    BLOCK_M = 32
     BLOCK_N = 32
     grid = ...  # yours
     flash_backward_dq_kernel[grid](
@@ -239,4 +239,4 @@ def checkpointed_memory(layers: int, segment: int, input_bytes: int, kept_bytes:
     raise NotImplementedError("checkpointed_memory (chapter 06) is not written yet")
 
 
-# as generated: top 0aad717f5924, attention_grads 19d30113004a, attention_delta 525613b06d78, flash_backward_dkdv 7ede7f76a0ef, flash_backward_dq 7cf819fb8ec6, FlashAttention 6f4410eeca6a, checkpointed_memory b0a6788c2009
+# as generated: top 0aad717f5924, attention_grads 19d30113004a, attention_delta 525613b06d78, flash_backward_dkdv fd18f45a37cc, flash_backward_dq cc0da0c945b3, FlashAttention 6f4410eeca6a, checkpointed_memory b0a6788c2009
