@@ -150,7 +150,7 @@ def stacked(ways: Mapping[str, Mapping[str, float]], xlabel: str, title: str | N
     most, least = max(totals, key=totals.get), min(totals, key=totals.get)
     if title is None:
         more = f", {number(totals[most] / totals[least], 2)} times as much as {least}" if totals[most] > totals[least] else ""
-        title = f"{most[:1].upper()}{most[1:]}: {size(totals[most])}{more}"
+        title = f"{_upper(most)}: {size(totals[most])}{more}"
     left = 0.45 + max(text_width(way, LABEL_SIZE) for way in ways)
     used = [name for name in PARTS if any(parts.get(name) for parts in ways.values())]
     tall = 0.46 * len(ways)
@@ -186,6 +186,10 @@ def stacked(ways: Mapping[str, Mapping[str, float]], xlabel: str, title: str | N
         return card.picture(f"{xlabel[:1].upper()}{xlabel[1:]}. {told}")
 
 
+def _upper(words: str) -> str:
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]  # dK stays dK
+
+
 def _unit(top: float) -> tuple[int, str]:
     return next((u, w) for u, w in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes")) if top >= u or u == 1)
 
@@ -197,20 +201,20 @@ def score_gradients(p, dp, ds, title: str | None = None) -> Picture:
     """P, dP and dS of a few queries and keys as maps of numbers, each row's sum beside it. All [queries, keys]."""
     maps = {name: np.asarray(x, dtype=float) for name, x in (("P", p), ("dP", dp), ("dS", ds))}
     shapes = {x.shape for x in maps.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2 or max(next(iter(shapes))) > 8:
-        raise ValueError("score_gradients needs three matrices of one shape, at most 8 queries and 8 keys")
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2 or max(next(iter(shapes))) > 6:
+        raise ValueError("score_gradients needs three matrices of one shape, at most 6 queries and 6 keys")
     rows, keys = maps["P"].shape
     largest = np.abs(maps["dS"].sum(axis=1)).max()
     if title is None:
         title = f"Every row of dS sums to 0 (to {number(largest, 1)}): what one score gains, the others lose"
-    cell = min(0.42, 2.0 / keys)
+    cell = min(0.4, 1.95 / keys)
     tall = rows * cell
     with Card(title, height=tall + 0.95) as card:
         ax = card.axes(0, 0, WIDTH, tall + 0.95, bare=True)
         for i, (name, values) in enumerate(maps.items()):
-            left, top = 0.55 + i * (keys * cell + 0.9), max(np.abs(values).max(), 1e-12)
+            left, top = 0.5 + i * (keys * cell + 0.78), max(np.abs(values).max(), 1e-12)
             say(ax, left + keys * cell / 2, tall + 0.85, name, "center top", INK, LABEL_SIZE, fontweight="bold")
-            say(ax, left + keys * cell + 0.36, tall + 0.85, "sum", "center top", MUTED)
+            say(ax, left + keys * cell + 0.34, tall + 0.85, "sum", "center top", MUTED)
             for r in range(rows):
                 y = 0.4 + (rows - 1 - r) * cell
                 for j in range(keys):
@@ -219,7 +223,7 @@ def score_gradients(p, dp, ds, title: str | None = None) -> Picture:
                     ax.add_patch(Rectangle((left + j * cell, y), cell, cell, facecolor=face, edgecolor=CARD, linewidth=1))
                     say(ax, left + (j + 0.5) * cell, y + cell / 2, _short(x), "center center", INK, 7)
                 total = values[r].sum()
-                say(ax, left + keys * cell + 0.36, y + cell / 2, _short(0.0 if abs(total) < 5e-3 else total), "center center", INK)
+                say(ax, left + keys * cell + 0.34, y + cell / 2, _short(0.0 if abs(total) < 5e-3 else total), "center center", INK)
             say(ax, left + keys * cell / 2, 0.32, "keys", "center top", MUTED)
         say(ax, 0.32, 0.4 + tall / 2, "queries", "center center", MUTED, rotation=90)
         sums = {name: ", ".join(_short(0.0 if abs(t) < 5e-3 else t) for t in x.sum(axis=1)) for name, x in maps.items()}
@@ -290,8 +294,8 @@ def over_a_step(traces: Mapping[str, Sequence[float]], title: str | None = None)
             ax.plot(np.arange(line.size), line, color=MEMORY, linewidth=1.4, drawstyle="steps-post")
             ax.set_ylim(0, top * 1.08)
             ax.set_xlim(0, line.size - 1)
-            ax.yaxis.set_major_locator(MaxNLocator(4))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x / unit, 3)) if not i else NullFormat())
+            ax.yaxis.set_major_locator(FixedLocator(MaxNLocator(4).tick_values(0, top / unit) * unit))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _, left=not i: number(x / unit, 3) if left else ""))
             ax.xaxis.set_major_locator(NullLocator())
             ax.grid(axis="y")
             ax.set_xlabel("a step, from left to right")
@@ -302,8 +306,35 @@ def over_a_step(traces: Mapping[str, Sequence[float]], title: str | None = None)
         return card.picture(f"Bytes kept for the backward pass, along one training step. {told}")
 
 
-def NullFormat():
-    return FuncFormatter(lambda x, _: "")
+def memory_powers(lengths: Sequence[int], peaks: Mapping[str, Sequence[float]], powers: Mapping[str, float], title: str | None = None) -> Picture:
+    """Peaks of a training step in bytes over N, log axes, one line a way, labelled with the power of N it grows by."""
+    n = np.asarray(lengths, dtype=float)
+    lines = {way: np.asarray(values, dtype=float) for way, values in peaks.items()}
+    if n.size < 2 or not lines or set(lines) != set(powers) or any(line.size != n.size or (line <= 0).any() for line in lines.values()):
+        raise ValueError("memory_powers needs at least two lengths, a peak above 0 for each of them and every way, and a power for every way")
+    if title is None:
+        title = "The peak of a training step grows as N to the power of " + ", ".join(f"{p:.2f} ({way})" for way, p in powers.items())
+    with Card(title, height=3.2) as card:
+        ax = card.axes(0.95, 0.6, WIDTH - 3.2, 2.5)
+        ends = []
+        for way, line in lines.items():
+            colour = OUTPUT if "flash" in way else INK if way == "naive" else MASKED
+            ax.plot(n, line, color=colour, marker="o", clip_on=False)
+            ends.append((n[-1], line[-1], f"{way}: N to the {powers[way]:.2f}", colour))
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log", base=4)
+        ax.set_xlim(n[0] / 1.1, n[-1])
+        ax.xaxis.set_major_locator(FixedLocator(n))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{round(x):,}"))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: size(x)))
+        ax.grid(axis="y")
+        ax.set_xlabel("N, queries and keys")
+        ax.set_ylabel("peak of a training step")
+        label_ends(ax, ends)
+        told = " ".join(f"{way}: {size(line[0])} to {size(line[-1])}, N to the power {powers[way]:.2f}." for way, line in lines.items())
+        return card.picture(f"Peak memory of a training step for N = {round(n[0]):,} to {round(n[-1]):,}. {told}")
 
 
 def losses(curves: Mapping[str, Sequence[float]], title: str | None = None) -> Picture:

@@ -40,7 +40,9 @@ def state(n: int = 8192, layers: int = 32, heads: int = 32, head_dim: int = 128,
     where = "none of them fits" if not fits else "all of them fit" if len(fits) == len(WAYS) else f"{len(fits)} of 4 ways fit"
     title = f"N = {n:,}: naive keeps {size(ways['naive'])}, {number(times, 2)} times what flash keeps; {where} an H200"
     left, tall = 0.35 + 2.05, 0.4 * len(WAYS)
-    note = f"{layers} layers, {heads} heads of {head_dim}, batch {batch}, 2 bytes a number; attention only, without weights, optimizer and feed-forward."
+    note = (
+        f"{layers} layers, {heads} heads of {head_dim}, batch {batch}, 2 bytes a number; attention only, without weights, optimizer and feed-forward."
+    )
     with Drawing(title, height=tall + 0.95, note=note) as card:
         ax = card.axes(left, 0.55, WIDTH - left - 1.2, tall)
         ax.set_xscale("log", base=2)

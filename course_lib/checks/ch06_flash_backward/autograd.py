@@ -12,12 +12,11 @@ from course_lib.grading.spec import Check, Evidence, Mutant, Probe, Property, Ru
 AXES = ("sequence", "head", "row", "feature")
 SAVE, KEEP = "ctx.save_for_backward(q, k, v, out, lse)", "q, k, v, out, lse = ctx.saved_tensors"
 DELTA = "delta = attention_delta(out, dout)"
-FORWARD = "out, lse = flash_forward_lse(q, k, v, scale, causal)"
 DKDV = "dk, dv = flash_backward_dkdv(q, k, v, dout, lse, delta, ctx.scale, ctx.causal)"
 RETURN = "return dq, dk, dv, None, None"
 
 # Runs in the answer's process, in the answer's place.
-HARNESS = '''
+HARNESS = """
 import torch
 
 def run(function, q, k, v, dout=None, scale=None, causal=False, wanted="qkv", report=False, meddle=False):
@@ -43,7 +42,7 @@ def run(function, q, k, v, dout=None, scale=None, causal=False, wanted="qkv", re
             return "refused"
         raise
     return (out.detach(), *(next(found) if x.requires_grad else None for x in given))
-'''
+"""
 
 
 def _probes(g: torch.Generator) -> list[Probe]:
@@ -51,12 +50,12 @@ def _probes(g: torch.Generator) -> list[Probe]:
     return [
         Probe("20 queries, 35 keys", with_dout(g, qkv(g, 1, 1, 20, 35, 16)), axes=AXES),
         Probe("2 sequences of 2 heads, 20 queries and keys, causal", with_dout(g, qkv(g, 2, 2, 20, 20, 20)), causal, axes=AXES),
-        Probe("33 queries and keys, scale = 0.3", with_dout(g, rising(qkv(g, 1, 2, 33, 33, 24))), {"scale": 0.3}, axes=AXES),
-        Probe("out.sum(): dout is one number, 10 queries, 17 keys", qkv(g, 1, 2, 10, 17, 20), axes=AXES),
+        Probe("33 queries and keys, scale = 0.3", with_dout(g, rising(qkv(g, 1, 1, 33, 33, 24))), {"scale": 0.3}, axes=AXES),
+        Probe("out.sum(): dout is one number, 10 queries, 17 keys", qkv(g, 1, 1, 10, 17, 20), axes=AXES),
         Probe("only k and v want gradients", with_dout(g, qkv(g, 1, 1, 12, 20, 16)), {"wanted": "kv"}, axes=AXES),
         Probe("50 queries, 30 keys, causal: 20 queries see nothing", with_dout(g, qkv(g, 1, 1, 50, 30, 17)), causal, axes=AXES),
         Probe("only q wants a gradient", with_dout(g, qkv(g, 1, 1, 12, 20, 16)), {"wanted": "q"}, axes=AXES, diagnose=False),
-        Probe("transposed in memory, dout too", with_dout(g, qkv(g, 1, 2, 21, 18, 20)), layout="transposed", axes=AXES, diagnose=False),
+        Probe("transposed in memory, dout too", with_dout(g, qkv(g, 1, 1, 21, 18, 20)), layout="transposed", axes=AXES, diagnose=False),
         Probe("72 queries and keys, D = 16", with_dout(g, qkv(g, 1, 1, 72, 72, 16)), axes=AXES, diagnose=False),
     ]
 
@@ -108,6 +107,10 @@ def _once(id: str, kernel: str, what: str) -> Rule:
     return Rule(id, broken)
 
 
+_AGAIN = """\
+        from course_lib.earlier import flash_forward_lse
+
+        out, lse = flash_forward_lse(q, k, v, ctx.scale, ctx.causal)"""
 _SAVES_P = """\
 class FlashAttention(torch.autograd.Function):
     @staticmethod
@@ -197,7 +200,10 @@ FLASH_ATTENTION = Check(
             "forward-twice",
             "Backward ran the forward kernel again to get out and lse. Forward had both in its hands: N x D and N numbers, cheap to keep, 4 N^2 D operations to "
             "make again.",
-            edits=((SAVE, "ctx.save_for_backward(q, k, v)"), (KEEP, f"q, k, v = ctx.saved_tensors\n        from course_lib.earlier import flash_forward_lse\n        {FORWARD.replace('scale, causal', 'ctx.scale, ctx.causal')}")),
+            edits=(
+                (SAVE, "ctx.save_for_backward(q, k, v)"),
+                (KEEP, f"q, k, v = ctx.saved_tensors\n{_AGAIN}"),
+            ),
             rule="forward-twice",
         ),
     ),

@@ -109,7 +109,10 @@ ATTENTION_DELTA = Check(
             "out-strides-for-both",
             "Right where out and dout lie alike in memory, wrong elsewhere: dout was read with the strides of out.",
             edits=(
-                ("out, dout, delta, N, D, *out.stride(), *dout.stride(),", "out, dout.mT.contiguous().mT, delta, N, D, *out.stride(), *out.stride(),"),
+                (
+                    "out, dout, delta, N, D, *out.stride(), *dout.stride(),",
+                    "out, dout.mT.contiguous().mT, delta, N, D, *out.stride(), *out.stride(),",
+                ),
             ),
         ),
         Mutant(

@@ -23,7 +23,9 @@ def _probes(g: torch.Generator) -> list[Probe]:
     return [
         Probe("75 queries, 9 keys, rising scores", backward_args(g, rising(qkv(g, 1, 1, 75, 9, 20))), axes=AXES),
         Probe("2 sequences of 3 heads, 21 queries, 67 keys", backward_args(g, qkv(g, 2, 3, 21, 67, 24)), axes=AXES),
-        Probe("100 queries, 100 keys, causal, scale = 0.3", backward_args(g, qkv(g, 1, 1, 100, 100, 18), 0.3, True), {**causal, "scale": 0.3}, axes=AXES),
+        Probe(
+            "100 queries, 100 keys, causal, scale = 0.3", backward_args(g, qkv(g, 1, 1, 100, 100, 18), 0.3, True), {**causal, "scale": 0.3}, axes=AXES
+        ),
         Probe("90 queries, 21 keys, causal: 69 queries see nothing", backward_args(g, qkv(g, 1, 2, 90, 21, 24), None, True), causal, axes=AXES),
         Probe("40 queries, 110 keys, causal", backward_args(g, qkv(g, 1, 1, 40, 110, 17), None, True), causal, axes=AXES),
         Probe("transposed in memory, 50 queries, 66 keys", backward_args(g, qkv(g, 1, 1, 50, 66, 23)), layout="transposed", axes=AXES),

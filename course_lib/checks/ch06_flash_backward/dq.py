@@ -23,10 +23,14 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("9 queries, 75 keys, rising scores", backward_args(g, rising(qkv(g, 1, 1, 9, 75, 20))), axes=AXES),
         Probe("5 queries, 45 keys, all scores near -300", backward_args(g, very_negative(qkv(g, 1, 1, 5, 45, 18))), axes=AXES),
         Probe("2 sequences of 3 heads, 67 queries, 21 keys", backward_args(g, qkv(g, 2, 3, 67, 21, 24)), axes=AXES),
-        Probe("100 queries, 100 keys, causal, scale = 0.3", backward_args(g, qkv(g, 1, 1, 100, 100, 18), 0.3, True), {**causal, "scale": 0.3}, axes=AXES),
+        Probe(
+            "100 queries, 100 keys, causal, scale = 0.3", backward_args(g, qkv(g, 1, 1, 100, 100, 18), 0.3, True), {**causal, "scale": 0.3}, axes=AXES
+        ),
         Probe("90 queries, 21 keys, causal: 69 queries see nothing", backward_args(g, qkv(g, 1, 2, 90, 21, 24), None, True), causal, axes=AXES),
         Probe("40 queries, 110 keys, causal", backward_args(g, qkv(g, 1, 1, 40, 110, 17), None, True), causal, axes=AXES),
-        Probe("transposed in memory, 66 queries, 50 keys", backward_args(g, qkv(g, 1, 1, 66, 50, 23)), layout="transposed", axes=AXES, diagnose=False),
+        Probe(
+            "transposed in memory, 66 queries, 50 keys", backward_args(g, qkv(g, 1, 1, 66, 50, 23)), layout="transposed", axes=AXES, diagnose=False
+        ),
         Probe("no key at all", backward_args(g, qkv(g, 1, 2, 5, 0, 20)), axes=AXES, diagnose=False),
         Probe("scores near 100, from the 33rd key on near 5", backward_args(g, far_below(qkv(g, 1, 1, 7, 64, 32), 32)), axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", backward_args(g, qkv(g, 1, 1, 64, 64, 32)), axes=AXES, diagnose=False),

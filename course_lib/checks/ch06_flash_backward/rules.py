@@ -47,7 +47,9 @@ def few_at_a_time(owner: str) -> Rule:
             constexprs = launch.get("constexprs") or {}
             tiles = [n for n in constexprs.values() if type(n) is int and n >= walked and n & (n - 1) == 0]
             if tiles:
-                return f"your kernel was launched with a tile of {min(tiles):,}, and this input has {walked:,} {name}: a program holds them all at once."
+                return (
+                    f"your kernel was launched with a tile of {min(tiles):,}, and this input has {walked:,} {name}: a program holds them all at once."
+                )
         return None
 
     return Rule("whole-axis", broken)
