@@ -64,7 +64,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
     axes = ("tile of queries", "tile of keys")
     return [
         Probe("the example", (torch.tensor([0, 0, 0, 0, 1, 1]), 2, 2), axes=axes),
-        Probe("one document of 16 tokens, tiles of 4 x 4", (packed([16]), 4, 4), axes=axes),
+        Probe("one document of 17 tokens, tiles of 4 x 4", (packed([17]), 4, 4), axes=axes),
         Probe("documents of 8, 3 and 13 tokens, tiles of 4 x 4", (packed([8, 3, 13]), 4, 4), axes=axes),
         Probe("drawn documents, 96 tokens, tiles of 16 x 8", (_drawn(g, 96, 30), 16, 8), axes=axes),
         Probe("drawn documents, 75 tokens, tiles of 8 x 16: the last tiles are partial", (_drawn(g, 75, 20), 8, 16), axes=axes),
