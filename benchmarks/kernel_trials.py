@@ -1,6 +1,6 @@
 """What the kernels of kernels/ must give: inputs in any layout, float64 references, plain orders of the same sums, and the verdict.
 
-Used by tests/test_kernels_rows.py and tests/test_kernels_flash.py (in the interpreter) and by benchmarks/verify_kernels.py (on a GPU).
+Used by the tests/test_kernels_*.py (in the interpreter) and by benchmarks/verify_kernels.py (on a GPU).
 The rule is the course's (`course_lib.grading.compare`): the largest error is at most 3 times the worst of several plain PyTorch orders
 at the same precision plus 2 units in the last place, and the root mean square at most 1.5 times. The plain orders are strict ones: they
 keep scores and sums in float32, and round only where a kernel must, the weights before the second product and the result.
@@ -78,7 +78,12 @@ def mask_of(n_q: int, n_kv: int, causal: bool, device="cpu") -> Tensor | None:
 def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale: float | None = None) -> tuple[tuple, list[tuple]]:
     """(the float64 reference (out, lse), six or more plain orders of it)."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    group, mask = q.shape[1] // k.shape[1], mask_of(q.shape[2], k.shape[2], causal, q.device)
+    return attention_trial_masked(q, k, v, mask_of(q.shape[2], k.shape[2], causal, q.device), scale)
+
+
+def attention_trial_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[tuple, list[tuple]]:
+    """The same for any mask [N_Q, N_KV] (True = keep)."""
+    group = q.shape[1] // max(1, k.shape[1])
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     exact = [x.double() for x in (q, k, v)]
     reference = oracles.attention(*exact, mask, scale), oracles.attention_lse(exact[0], exact[1], mask, scale)

@@ -24,8 +24,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 FLASH = ("flash_forward", "flash_forward_two_tiles", "flash_forward_descriptors")
+GRADIENTS = ("attention_delta", "flash_backward_dkdv", "flash_backward_dq", "flash_attention")
+ATTENTION = (*FLASH, *GRADIENTS)
 OTHERS = ("vector_add", "softmax_rows", "softmax_long_rows", "rms_norm", "swiglu", "matmul")
-COUNTS = {**dict.fromkeys(FLASH, 2100), **dict.fromkeys(OTHERS, 400)}
+COUNTS = {**dict.fromkeys(ATTENTION, 2100), **dict.fromkeys(OTHERS, 400)}
 HEAD_SIZES = (16, 40, 64, 80, 96, 128, 256)
 HEADS = ((4, 4), (6, 2), (8, 1))  # query heads, K/V heads
 LAYOUTS = ("contiguous", "heads last", "transposed", "sliced", "every other", "expanded")
@@ -37,14 +39,14 @@ def cases(kernel: str, count: int, seed: int, small: bool = False) -> list[dict]
     """Random cases as plain data, a kind at a time. Small ones are for the interpreter and for a sanitizer."""
     draw = random.Random(f"{seed} {kernel}")
     dtypes = ("fp16", "fp32") if small else ("fp16", "bf16", "fp32")
-    if kernel in FLASH:
+    if kernel in ATTENTION:
         kinds = [{"dtype": dtype, "D": D, "causal": causal} for D in HEAD_SIZES for dtype in dtypes for causal in (False, True)]
     else:
         kinds = [{"dtype": dtype} for dtype in dtypes for _ in range(14)]
     kinds = [
-        {**kind, "layouts": [draw.choice(LAYOUTS) for _ in range(3)], "aligned": draw.random() < 0.4, "heads": draw.choice(HEADS)}
+        {**kind, "layouts": [draw.choice(LAYOUTS) for _ in range(4 if kernel in GRADIENTS else 3)], "aligned": draw.random() < 0.4, "heads": draw.choice(HEADS)}
         for kind in kinds
-        for _ in range(3 if kernel in FLASH else 1)
+        for _ in range(3 if kernel in ATTENTION else 1)
     ]
     draw.shuffle(kinds)
     found = [{**kinds[i % len(kinds)], "kernel": kernel, "kind": i % len(kinds), "seed": draw.randrange(2**31)} for i in range(count)]
@@ -61,7 +63,7 @@ def _length(draw: random.Random, most: int, aligned: bool) -> int:
 
 def _sizes(kernel: str, case: dict, draw: random.Random, small: bool) -> dict:
     aligned = case["aligned"]
-    if kernel in FLASH:
+    if kernel in ATTENTION:
         n_q, n_kv = (_length(draw, 60 if small else 1500, aligned) for _ in "qk")
         n_kv = n_q if draw.random() < 0.3 else n_kv
         scale = round(draw.uniform(0.05, 1.5), 3) if draw.random() < 0.3 else None
@@ -113,6 +115,7 @@ def _prepared(case: dict, device: str):
     """(the call, its tensors, (reference, plain orders))."""
     import torch
 
+    from benchmarks import gradient_trials
     from benchmarks import kernel_trials as trials
 
     kernel, dtype = case["kernel"], {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[case["dtype"]]
@@ -124,7 +127,7 @@ def _prepared(case: dict, device: str):
     def cast(x, layout):
         return trials.laid_out(x.to(dtype), layout)
 
-    if kernel in FLASH:
+    if kernel in ATTENTION:
         (H, H_KV), D = case["heads"], case["D"]
         (q, a), (k, b), (v, c) = (
             drawn(0, case["B"], H, case["N_Q"], D),
@@ -135,6 +138,9 @@ def _prepared(case: dict, device: str):
         tensors = [cast(q, a), cast(k, b), cast(v, c)]
         options = {"causal": case["causal"], "scale": case["scale"]}
         config = {"config": TINY} if device == "cpu" else {}
+        if kernel in GRADIENTS:
+            dout = cast(*drawn(3, case["B"], H, case["N_Q"], D))
+            return gradient_trials.prepared(case, module, [*tensors, dout], config)
         return lambda: module.flash_attention_forward(*tensors, **options, **config), tensors, trials.attention_trial(*tensors, **options)
     shapes = {
         "vector_add": lambda: [(case["N"],)] * 2,
@@ -228,10 +234,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150.0, help="at most this long a kernel")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=0, help="this many a kernel")
-    parser.add_argument("--kernels", nargs="*", default=[*FLASH, *OTHERS], choices=[*FLASH, *OTHERS])
+    parser.add_argument("--kernels", nargs="*", default=[*ATTENTION, *OTHERS], choices=[*ATTENTION, *OTHERS])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
-    parser.add_argument("--sanitize", action="store_true", help="45 small cases in this process, for compute-sanitizer; writes nothing")
+    parser.add_argument("--sanitize", action="store_true", help="5 small cases a kernel in this process, for compute-sanitizer; writes nothing")
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib import peers
+from course_lib import peers, races_backward
 from course_lib.races import Contestant, Race
 
 ROWS = ("vector_add", "softmax_rows", "softmax_long_rows", "rms_norm", "swiglu")
@@ -246,5 +246,9 @@ KERNELS: dict[str, Callable[[Setting], list[Race]]] = {
     "swiglu": swiglu,
     "matmul": matmul,
     "flash_forward": flash_forward,
+    "flash_backward": races_backward.flash_backward,
+    "flash_backward_dkdv": races_backward.flash_backward_dkdv,
+    "flash_backward_dq": races_backward.flash_backward_dq,
 }
-GROUPS: dict[str, tuple[str, ...]] = {"rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",)}
+BACKWARD = ("flash_backward", "flash_backward_dkdv", "flash_backward_dq")
+GROUPS: dict[str, tuple[str, ...]] = {"rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",), "flash_backward": BACKWARD}

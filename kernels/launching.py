@@ -67,3 +67,14 @@ def require_attention(kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Te
     scale = D**-0.5 if scale is None else float(scale)
     require(0 < scale < float("inf"), kernel, f"scale must be above 0 and finite; it is {scale}", q=q)
     return scale
+
+
+def require_backward(kernel: str, q: torch.Tensor, dout: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """ValueError where dout, lse and delta do not belong to q [B, H, N_Q, D]; returns lse and delta, contiguous."""
+    require_floats(kernel, q=q, dout=dout)
+    require(dout.shape == q.shape, kernel, "dout must have the shape of q, [B, H, N_Q, D]", q=q, dout=dout)
+    near = dout.shape[2] * dout.stride(2) + dout.shape[3] * dout.stride(3) < 2**31
+    require(near, kernel, f"a head of dout spans 2^31 elements or more: rows lie {dout.stride(2)} apart; pass dout.contiguous()", dout=dout)
+    of_rows = all(x.shape == q.shape[:3] and x.dtype == torch.float32 and x.device == q.device for x in (lse, delta))
+    require(of_rows, kernel, "lse and delta must be float32 [B, H, N_Q], on the device of q", q=q, lse=lse, delta=delta)
+    return lse.contiguous(), delta.contiguous()

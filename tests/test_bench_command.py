@@ -11,7 +11,21 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import bench, ceilings, hardware, paths, peers, races, races_clocks, races_interpreted, races_problems, races_report, recorded, tune
+from course_lib import (
+    bench,
+    ceilings,
+    hardware,
+    paths,
+    peers,
+    peers_backward,
+    races,
+    races_clocks,
+    races_interpreted,
+    races_problems,
+    races_report,
+    recorded,
+    tune,
+)
 from course_lib.commands import bench as command
 from course_lib.commands import cli
 from course_lib.races import Contestant, NotHere, Race, run
@@ -388,10 +402,15 @@ def test_problems_count_what_they_say():
     assert set(attention) == {(64, False), (64, True), (128, False), (128, True)}
     assert attention[64, False].flops == 4 * 2 * 64 * 64 * 64 == 2 * attention[64, True].flops
     assert attention[64, False].exponentials == 2 * 64 * 64
+    for name, products in (("flash_backward", 5), ("flash_backward_dkdv", 4), ("flash_backward_dq", 3)):
+        backward = {(race.size["D"], race.size["causal"]): race for race in by_kernel[name]}
+        assert set(backward) == set(attention) and all(2 * race.flops == products * attention[key].flops for key, race in backward.items())
+        assert backward[64, True].ceiling == "fp32" and len(backward[64, True].contestants) == (3 if products == 5 else 1)
     on_gpu = races_problems._attention(races_problems.Setting("cuda", torch.float32), 4096, True)
     assert [one.name for one in on_gpu] == [
         "flash_forward", "two_tiles", "descriptors", "naive", "FA2", "cuDNN", "efficient", "FA3", "FlexAttention"
     ]  # fmt: skip
+    assert [one.name for one in peers_backward.usual(4096, True, "cuda")] == ["naive", "FA2", "cuDNN", "efficient", "FA3", "FlexAttention"]
     assert tuple(races_problems.GROUPS.items()) == tuple(command.GROUPS.items())
 
 
@@ -401,7 +420,7 @@ def test_interpreted_kernels_are_right_and_their_bytes_counted(name):
     (look,) = races_interpreted.look(race, torch.Generator().manual_seed(0))
     assert look.problem == "" and look.requested >= race.bytes > 0
     assert look.requested == race.requested or not race.requested
-    tenth_off = dataclasses.replace(race.contestants[0], output=lambda out: 1.1 * out)
+    tenth_off = dataclasses.replace(race.contestants[0], output=lambda out: 1.1 * race.contestants[0].output(out))
     off = dataclasses.replace(race, contestants=(tenth_off, *race.contestants[1:]))
     assert races_interpreted.look(off, torch.Generator().manual_seed(0))[0].problem.startswith("wrong: ")
 
@@ -433,7 +452,9 @@ def test_tuning_without_a_gpu_is_a_sentence(capsys, monkeypatch):
     assert tune.main([]) == 2
 
 
-@pytest.mark.parametrize("name", [*tune.FLASH, "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"])
+@pytest.mark.parametrize(
+    "name", [*tune.FLASH, *races_problems.BACKWARD[1:], "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"]
+)
 def test_candidates_have_the_keys_of_the_kernel_s_own_configuration(name):
     from importlib import import_module
 
@@ -514,13 +535,13 @@ def test_races_are_shown_and_recorded(course, pretend_gpu, tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     code, out, err = course("bench", "--output", tmp_path / "results", "--json", tmp_path / "all.json")
     assert code == 0 and "FA3: not here: no such library" in out and "softmax_rows" in err and "2.00x" in out
-    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_forward", "matmul", "rows"]
+    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_backward", "flash_forward", "matmul", "rows"]
     record = recorded.table("ch04_rows")
     assert [row["kernel"] for row in record.rows] == [*command.GROUPS["rows"], "matmul"] and record.command == "course bench rows matmul"
     rows = recorded.table("rows")
     assert len(rows.rows) == 5 and len(rows.details) == 15 and "4 TB/s" in rows.title and repr(rows) and repr(record)
     everything = json.loads((tmp_path / "all.json").read_text())
-    assert len(everything["results"]) == 21 and everything["versions"]["torch"] == torch.__version__
+    assert len(everything["results"]) == 3 * len(races_problems.KERNELS) and everything["versions"]["torch"] == torch.__version__
     assert {"machine", "date", "versions", "tier", "ceilings", "notes", "results"} == set(everything)
     assert max(map(len, out.splitlines())) < 240
 
