@@ -6,6 +6,7 @@ Inductor is stopped where it has written its output, before a C++ or Triton comp
 """
 
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,9 @@ def _stopped(caught: list[str]):
     before = GraphLowering.save_output_code
     GraphLowering.save_output_code = staticmethod(noted)
     try:
-        with config.patch({"fx_graph_cache": False, "cpp.simdlen": 1, "cpp.enable_kernel_profile": False}):
+        # inductor asks the C++ compiler for its version before it writes anything: where there is none, `true` says nothing, and that will do
+        compilers = [name or "g++" for name in config.cpp.cxx if shutil.which(name or "g++")] or ["true"]
+        with config.patch({"fx_graph_cache": False, "cpp.vec_isa_ok": False, "cpp.cxx": tuple(compilers)}):
             yield
     finally:
         GraphLowering.save_output_code = before

@@ -44,8 +44,8 @@ def rising(given):
 def _probes(g: torch.Generator) -> list[Probe]:
     causal = {"causal": True}
     return [
-        Probe("lengths 5 and 40", rising(sequences(g, [5, 40], [5, 40], 1, 20)), axes=AXES),
-        Probe("queries 70, 7, 12 and keys 50, 21, 40, 2 heads", sequences(g, [70, 7, 12], [50, 21, 40], 2, 24), axes=AXES),
+        Probe("lengths 5 and 40, 2 heads", rising(sequences(g, [5, 40], [5, 40], 2, 20)), axes=AXES),
+        Probe("queries 70, 7 and 12, keys 50, 21 and 40", sequences(g, [70, 7, 12], [50, 21, 40], 1, 24), axes=AXES),
         Probe("the same lengths, causal", sequences(g, [70, 7, 12], [50, 21, 40], 1, 24), causal, axes=AXES),
         Probe("one token each, 3 sequences", sequences(g, [1, 1, 1], [1, 1, 1], 1, 17), causal, axes=AXES),
         Probe("no query in the 2nd sequence, no key in the 3rd", sequences(g, [9, 0, 6, 3], [8, 5, 0, 33], 1, 18), {"scale": 0.3}, axes=AXES),
