@@ -65,6 +65,19 @@ def table(name: str) -> Record:
     return Record(**json.loads(path.read_text(encoding="utf-8")))
 
 
+def parts(name: str) -> dict[str, list[dict]]:
+    """The details of a record by their "part"; empty where there is no such record yet, or one without parts."""
+    try:
+        details = table(name).details
+    except FileNotFoundError:
+        return {}
+    found: dict[str, list[dict]] = {}
+    for row in details:
+        if "part" in row:
+            found.setdefault(row["part"], []).append({key: value for key, value in row.items() if key != "part"})
+    return found
+
+
 def write(name: str, title: str, rows: list[dict], folder: Path = RESULTS, command: str | None = None, details: list[dict] | None = None) -> Path:
     """Write a record of this machine, today; returns its path. `rows` share their keys, units in the keys; `details` are kept, not shown.
 
