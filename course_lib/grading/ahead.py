@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import Iterator
 
-from course_lib.grading.mutants import busy, by_rule
+from course_lib.grading.load import busy
+from course_lib.grading.mutants import by_rule
 from course_lib.grading.probing import AnswerProcess, Ended
 from course_lib.grading.sentences import at_line, upper
 from course_lib.grading.trial import Findings, Trial

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from course_lib.grading import compare
+from course_lib.grading.load import overbooked
 from course_lib.grading.probing import Ended, Reply
 from course_lib.grading.spec import Probe
 
@@ -82,8 +83,7 @@ class Outcome:
 def sentence(outcome: Outcome, limit: float, returns: str) -> str:
     """What was observed on this probe, in words."""
     if outcome.ended:
-        slow = " It may also be right and slow: the interpreter runs one program after the other, so larger tiles end sooner."
-        return _ended(outcome.ended, limit) + (slow if outcome.kernel and outcome.timed_out else "")
+        return _ended(outcome.ended, limit) + (_slow(outcome.kernel) if outcome.timed_out else "")
     failure = outcome.reply.failure
     if failure:
         return _failed(failure, returns)
@@ -98,6 +98,13 @@ def sentence(outcome: Outcome, limit: float, returns: str) -> str:
 def contract(problems: list[str]) -> str:
     """The sentence for the first of these broken promises."""
     return CONTRACT.get(problems[0], problems[0])
+
+
+def _slow(kernel: bool) -> str:
+    """What besides an endless loop may be the reason."""
+    said = " It may also be right and slow: the interpreter runs one program after the other, so larger tiles end sooner." if kernel else ""
+    wanted = overbooked()
+    return said + (f" This machine is busy: {wanted:.0f} processes wait for each of its cores. Check again when it is quiet." if wanted >= 2 else "")
 
 
 def _ended(ended: Ended, limit: float) -> str:
