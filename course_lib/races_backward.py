@@ -71,7 +71,6 @@ def flash_race(
     changes  functions of (scaled scores [N, N] of a head, its number), ways to compute one change of them, the first one exact in float64
     """
     at, few = _compared(s, N, causal)
-    few = 0 if window else few  # a window leaves every row as many
     tensor = B * H * N * D * s.dtype.itemsize
     pairs = B * H * (N * N // (2 if causal else 1) if window is None else window * N - window * (window - 1) // 2)
     size = {"D": D, "causal": causal, "B": B, "H": H, "N": N} | ({"window": window} if window else {})

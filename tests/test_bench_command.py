@@ -462,7 +462,20 @@ def test_tuning_without_a_gpu_is_a_sentence(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*tune.FLASH, *races_problems.BACKWARD[1:], "flash_window", "flash_varlen", "flash_score_mod", "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"]
+    "name",
+    [
+        *tune.FLASH,
+        *races_problems.BACKWARD[1:],
+        "flash_window",
+        "flash_varlen",
+        "flash_score_mod",
+        "matmul",
+        "softmax_rows",
+        "rms_norm",
+        "vector_add",
+        "swiglu",
+        "softmax_long_rows",
+    ],
 )
 def test_candidates_have_the_keys_of_the_kernel_s_own_configuration(name):
     from importlib import import_module
@@ -544,7 +557,14 @@ def test_races_are_shown_and_recorded(course, pretend_gpu, tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     code, out, err = course("bench", "--output", tmp_path / "results", "--json", tmp_path / "all.json")
     assert code == 0 and "FA3: not here: no such library" in out and "softmax_rows" in err and "2.00x" in out
-    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_backward", "flash_forward", "flash_variants", "matmul", "rows"]
+    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == [
+        "ch04_rows",
+        "flash_backward",
+        "flash_forward",
+        "flash_variants",
+        "matmul",
+        "rows",
+    ]
     record = recorded.table("ch04_rows")
     assert [row["kernel"] for row in record.rows] == [*command.GROUPS["rows"], "matmul"] and record.command == "course bench rows matmul"
     rows = recorded.table("rows")
