@@ -22,15 +22,15 @@ from kernels.decoding import choose_splits, heads_tile, places, require_decode, 
 from kernels.launching import choose, power_of_two, require
 from kernels.merge_splits import merge_splits
 
-# head size -> KiB of shared memory a block needs -> tiles
+# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others (64 KiB get the last)
 CONFIGS = {
     64: {
         100: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 4},
-        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        66: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        101: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        137: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 3},
         70: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },

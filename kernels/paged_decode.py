@@ -21,21 +21,19 @@ from kernels.decoding import choose_splits, heads_tile, places, require_decode, 
 from kernels.launching import choose, power_of_two, require
 from kernels.merge_splits import merge_splits
 
-# head size -> KiB of shared memory a block needs -> tiles
+# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others (64 KiB get the last).
+# Short pipelines: the table delays every load, and four small programs on a multiprocessor hide that better than one deep one
 CONFIGS = {
     64: {
-        100: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 7},
-        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
+        66: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        104: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 7},
-        71: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
+        66: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
-        71: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 5},
+        66: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }

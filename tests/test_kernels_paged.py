@@ -373,6 +373,23 @@ def test_what_write_kv_refuses(launches, case):
     assert sentence in str(error.value) and not launches
 
 
+def test_no_product_is_asked_of_a_request_without_queries_or_keys(monkeypatch):
+    """On a GPU a plain order multiplies by cuBLAS, which takes no empty matrix."""
+
+    def strict(q, k, v, causal, scale):
+        assert q.numel() and k.numel()
+        return trials.attention_trial(q, k, v, causal, scale)
+
+    monkeypatch.setattr(caches, "attention_trial", strict)
+    q, k, v = drawn(4, 4, 2, 1, 9, 16, torch.float16)
+    (out, lse), orders = caches.decode_trial(q, k, v, [9, 0, 3, 0])
+    assert out.shape == (4, 2, 16) and (out[[1, 3]] == 0).all() and (lse[[1, 3]] == -math.inf).all() and len(orders) >= 5
+    assert out.dtype == torch.float64 and all(order[0].dtype == torch.float16 and order[0].shape == out.shape for order in orders)
+    out, orders = caches.prefill_trial(q, k, v, [3, 0, 1, 0], [9, 5, 0, 0])
+    assert out.shape == (4, 2, 16) and (out[3] == 0).all() and (out[:3] != 0).all() and len(orders) >= 5
+    assert all((order == 0).all() for order in caches.prefill_trial(q[:0], k, v, [0] * 4, [9, 0, 0, 0])[1])
+
+
 def test_a_wrong_result_would_be_seen():
     """What the tests above rely on: small mistakes, each outside the tolerance."""
     q, k, v = drawn(2, 2, 2, 1, 50, 16, torch.float16)
