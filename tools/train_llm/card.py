@@ -90,8 +90,8 @@ the course's and under its MIT License; where a model repeats a passage of the l
 `python -m tools.train_llm train`, on one {training["machine"]}, torch {training["torch"]}, {training["seconds"]:.0f} seconds for everything.
 The target is the better of {len(training["runs"]) - 1} runs by its loss on the files for choosing ({training["chosen"]}: {chosen["valid"]:.3f} nats a token; {"; ".join(others)}):
 AdamW, learning rate {chosen["recipe"]["rate"]:g} held, then brought down in a line, weight decay {chosen["recipe"]["decay"]:g},
-dropout {chosen["recipe"]["dropout"]:g}, {chosen["recipe"]["batch"]} sequences of 1,024 tokens a step, {chosen["steps"]:,} steps, and the weights of the best evaluation. The draft learnt to give
-the target's probabilities (Kullback-Leibler divergence, and a tenth of the usual cross entropy).
+dropout {chosen["recipe"]["dropout"]:g}, {chosen["recipe"]["batch"]} sequences of 1,024 tokens a step, {chosen["steps"]:,} steps, and the weights of the best evaluation.
+The draft learnt to give the target's probabilities (Kullback-Leibler divergence, and a tenth of the usual cross entropy).
 training.json holds both curves, samples of both, and every setting.
 
 ## What the target accepts of the draft
