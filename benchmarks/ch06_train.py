@@ -38,7 +38,7 @@ def losses(device: str) -> list[dict]:
     """Rows of losses. Small model, float32: plain attention beside the exercises' kernels. Larger, bf16 under autocast: plain beside the tuned ones."""
     on_gpu = device == "cuda"
     steps = 300 if on_gpu else 20
-    small = {"steps": steps, "device": device}
+    small = {"steps": steps, "device": device, "rate": 5e-3}
     large = {**small, "dtype": torch.bfloat16, "rate": 1e-3, "width": 512, "heads": 8, "layers": 4, "length": 512, "vocabulary": 64, "size": 16}
     columns = {
         "plain, float32": tiny_transformer.train(tiny_transformer.plain_attention, **small),

@@ -40,7 +40,7 @@ class Block(nn.Module):
 class Tiny(nn.Module):
     """Embeddings of tokens and positions, some blocks, scores for the next token. tokens [B, N] -> [B, N, vocabulary]."""
 
-    def __init__(self, attention: Attention, vocabulary: int = 8, length: int = 32, width: int = 32, heads: int = 2, layers: int = 1, seed: int = 0):
+    def __init__(self, attention: Attention, vocabulary: int = 8, length: int = 32, width: int = 64, heads: int = 1, layers: int = 1, seed: int = 0):
         super().__init__()
         if width % heads:
             raise ValueError(f"Tiny: a width of {width} cannot be cut into {heads} heads; take a multiple")
@@ -66,7 +66,7 @@ def batch(g: torch.Generator, size: int, length: int, vocabulary: int = 8, delay
 
 
 def train(
-    attention: Attention, steps: int, device: str = "cpu", rate: float = 1e-2, size: int = 8, delay: int = 3, seed: int = 0, dtype=None, **shape
+    attention: Attention, steps: int, device: str = "cpu", rate: float = 2e-2, size: int = 4, delay: int = 3, seed: int = 0, dtype=None, **shape
 ) -> list[float]:
     """The loss of each training step of a new Tiny, in nats a token: the same weights and batches for the same seed, whatever the attention.
 

@@ -293,9 +293,9 @@ def test_the_harness_sees_what_is_kept_and_what_is_changed():
 
 
 def test_only_attention_learns_the_task_and_kernels_train_as_plain_attention_does():
-    shape = {"size": 4, "length": 16, "heads": 1}
+    shape = {"size": 2, "length": 16}
     plain = tiny_transformer.train(tiny_transformer.plain_attention, 3, **shape)
     mine = tiny_transformer.train(lambda q, k, v: FlashAttention.apply(q, k, v, None, True), 3, **shape)
     assert max(abs(a - b) for a, b in zip(plain, mine, strict=True)) < 1e-5
-    long = tiny_transformer.train(tiny_transformer.plain_attention, 60, size=8)
-    assert long[-1] < 0.3 < 1.8 < tiny_transformer.train(lambda q, k, v: v, 60, size=8)[-1]
+    long = tiny_transformer.train(tiny_transformer.plain_attention, 40)
+    assert long[-1] < 0.3 < 1.8 < tiny_transformer.train(lambda q, k, v: v, 40)[-1]
