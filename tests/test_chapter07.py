@@ -64,7 +64,7 @@ def test_titles_are_computed():
     assert DRAWINGS["units"]().title.startswith("Exponentials take 0.5 of the products' time (H200, D = 128) to 2.1")
     assert "6 tiles take 1.5x less time" in DRAWINGS["schedule"]().title
     assert wave_explorer.state().title == "160 programs on 132 places: 2 waves, the last with 28; 61 % of the places work"
-    assert "225.0x less" in DRAWINGS["errors"]().title
+    assert "225x less" in DRAWINGS["errors"]().title
     assert masks.padding([10, 5]).title == "Padded, 25 % of the tokens and 38 % of the scores are filler"
     assert masks.tile_mask(np.tril(np.ones((4, 4), dtype=bool)), 2, 2, name="Causal").title.startswith("Causal: 3 of 4 tiles read, 75 %; 83 %")
 
@@ -202,6 +202,9 @@ def test_parts_of_a_record(tmp_path, monkeypatch):
     assert recorded.parts("ch07_versions") == {}
     recorded.write("ch07_versions", "t", [{"N": 1}], tmp_path, details=[{"part": "waves", "N": 2}, {"part": "waves", "N": 3}, {"other": 4}])
     assert recorded.parts("ch07_versions") == {"waves": [{"N": 2}, {"N": 3}]}
+    assert recorded.part("ch07_versions", "waves", "Waves").rows == (("2",), ("3",))
+    missing = recorded.part("ch07_versions", "fp8", "FP8")
+    assert missing.rows == () and "no record yet" in repr(missing) and "benchmarks/ch07_versions.py" in missing._repr_html_()
 
 
 def test_the_record_has_what_the_notebook_reads():
@@ -235,7 +238,7 @@ def test_the_tuned_kernels_agree_with_the_simple_ones():
     assert oracles.max_error(flash_window.flash_window_forward(q, k, v, 33)[0], flash_forward_window(q, k, v, 33)) < 2e-6
     args = varlen.sequences(torch.Generator().manual_seed(4), [20, 0, 33, 5], [9, 4, 60, 0], 2, 32)
     simple = flash_forward_varlen(*args, causal=True)
-    assert oracles.max_error(flash_varlen.flash_varlen_forward(*args, 60, causal=True)[0], simple) < 2e-6
+    assert oracles.max_error(flash_varlen.flash_varlen_forward(*args, 60, causal=True)[0], simple) < 5e-6
     slopes = alibi.slopes_of(2)
     index = (torch.arange(1)[:, None, None, None], torch.arange(2)[:, None, None], torch.arange(60)[:, None], torch.arange(100))
     scores = alibi_score_mod(q.double() @ k.double().mT * 32**-0.5, *index, slopes, 40)

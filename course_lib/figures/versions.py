@@ -251,7 +251,7 @@ def errors(found: Mapping[str, float], title: str | None = None, note: str = "")
         raise ValueError("errors needs {what was done: relative error above 0}")
     worst, best = max(found, key=found.get), min(found, key=found.get)
     if title is None:
-        title = f"{worst[:1].upper() + worst[1:]}: {100 * found[worst]:.2g} % off; {best}: {found[worst] / found[best]:.1f}x less"
+        title = f"{worst[:1].upper() + worst[1:]}: {100 * found[worst]:.2g} % off; {best}: {number(found[worst] / found[best], 3)}x less"
     left, tall = 0.45 + max(text_width(name, LABEL_SIZE) for name in found), 0.36 * len(found)
     with Card(title, height=tall + 0.75, note=note) as card:
         ax = card.axes(left, 0.55, WIDTH - left - 1.2, tall)
