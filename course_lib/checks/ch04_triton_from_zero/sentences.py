@@ -11,7 +11,7 @@ def outside(edits: tuple[tuple[str, str], ...]) -> Mutant:
         "no-mask",
         (
             "On a GPU this reads or overwrites whatever lies there, or ends the program. The usual causes: a load or store without its mask, "
-            "a mask that compares with the wrong size, a pointer that multiplies an index by the wrong stride."
+            "a mask that compares with the wrong size, a pointer that multiplies an index by the wrong stride, more programs than there are tiles or rows."
         ),
         edits=edits,
         rule="out-of-range",
