@@ -121,8 +121,8 @@ def in_slices(a: Tensor, b: Tensor, width: int = 8) -> Tensor:
 def one_by_one(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in float32, one number of the inner dimension after the other: what a thread's chain of multiply-adds does."""
     total = a.new_zeros(*a.shape[:-1], b.shape[-1])
-    for i in range(a.shape[-1]):
-        total = total + a[..., i : i + 1] * b[..., i : i + 1, :]
+    for column, row in zip(a.split(1, -1), b.split(1, -2), strict=True) if a.shape[-1] else ():
+        total.addcmul_(column, row)
     return total
 
 

@@ -107,7 +107,7 @@ def sizes(kernel: str, draw: random.Random, length, small: bool) -> dict:
         return {"window": max(1, int((100 if small else 2000) ** draw.random()))}
     if kernel in PACKED:
         count = draw.choice((1, 2, 3, 5))
-        lengths = [[0 if draw.random() < 0.1 else length(40 if small else 700) for _ in range(count)] for _ in "qk"]
+        lengths = [[0 if draw.random() < 0.1 else length(40 if small else 400) for _ in range(count)] for _ in "qk"]
         return {"lengths_q": lengths[0], "lengths_k": lengths[0] if draw.random() < 0.3 else lengths[1], "slack": draw.choice((0, 3))}
     return {"slopes": draw.random() < 0.6, "soft_cap": draw.choice((None, 2.0, 30.0, 50.0))}
 

@@ -52,7 +52,7 @@ def cases(kernel: str, count: int, seed: int, small: bool = False) -> list[dict]
             "heads": draw.choice(HEADS),
         }
         for kind in kinds
-        for _ in range(3 if kernel in ATTENTION else 1)
+        for _ in range(3 if kernel in FLASH else 1)
     ]
     draw.shuffle(kinds)
     found = [{**kinds[i % len(kinds)], "kernel": kernel, "kind": i % len(kinds), "seed": draw.randrange(2**31)} for i in range(count)]
@@ -72,7 +72,8 @@ def _sizes(kernel: str, case: dict, draw: random.Random, small: bool) -> dict:
 
     aligned = case["aligned"]
     if kernel in ATTENTION:
-        n_q, n_kv = (_length(draw, 60 if small else 1500, aligned) for _ in "qk")
+        most = 60 if small else 1500 if kernel in FLASH or draw.random() < 0.1 else 500
+        n_q, n_kv = (_length(draw, most, aligned) for _ in "qk")
         n_kv = n_q if draw.random() < 0.3 else n_kv
         scale = round(draw.uniform(0.05, 1.5), 3) if draw.random() < 0.3 else None
         more = variant_trials.sizes(kernel, draw, lambda most: _length(draw, most, aligned), small) if kernel in VARIANTS else {}
