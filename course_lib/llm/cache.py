@@ -89,7 +89,7 @@ class KVCache:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k and v of the new tokens in this layer's cache and attend."""
         k_cache, v_cache = self.k[layer], self.v[layer]
-        refuse_another("KVCache", k, self.batch, k_cache)
+        refuse_another("KVCache", v, self.batch, k_cache)
         if self._attend is not None:
             return self._attend(q, k, v, k_cache, v_cache, self.lengths)
         store(k, v, k_cache, v_cache, self.lengths, self._same)
@@ -117,13 +117,13 @@ class KVCache:
             self._same = None
 
 
-def refuse_another(name: str, k: Tensor, batch: int, cache: Tensor) -> None:
-    """A sentence where new keys do not belong to this cache; without it one sequence's keys would be copied to all, or torch speaks."""
-    if k.shape[0] != batch:
-        raise ValueError(f"{name}: it holds {batch} sequences and the tokens are of {k.shape[0]}; make it with batch={k.shape[0]}")
-    if k.dtype != cache.dtype or k.device != cache.device:
+def refuse_another(name: str, v: Tensor, batch: int, cache: Tensor) -> None:
+    """A sentence where new values (or keys) do not belong to this cache; without it one sequence's keys would be copied to all, or torch speaks."""
+    if v.shape[0] != batch:  # of v, which RoPE did not spread over the positions of several sequences
+        raise ValueError(f"{name}: it holds {batch} sequences and the tokens are of {v.shape[0]}; make it with batch={v.shape[0]}")
+    if v.dtype != cache.dtype or v.device != cache.device:
         raise ValueError(
-            f"{name}: it is {cache.dtype} on {cache.device} and the model's keys are {k.dtype} on {k.device}; "
+            f"{name}: it is {cache.dtype} on {cache.device} and the model's keys are {v.dtype} on {v.device}; "
             "make it with the model's dtype and device"
         )
 
