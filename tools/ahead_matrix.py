@@ -76,6 +76,7 @@ KEPT = (
             ("flash_forward_causal", (90, 100, 120), 16),
             ("flash_forward_lse", (86, 89, 100, 120), 40),
             ("flash_forward_gqa", (80, 86, 89, 90, 100, 120), 40),
+            ("flash_backward_dkdv", (80, 86, 89, 90, 100, 120), 96),
         )
     ),
 )  # fmt: skip
