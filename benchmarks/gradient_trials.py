@@ -44,12 +44,13 @@ def backward_trial(
     return reference, plain_gradients(q, k, v, dout, lse, delta, mask, scale)
 
 
-def plain_gradients(q, k, v, dout, lse, delta, mask, scale) -> list[tuple[Tensor, ...]]:
+def plain_gradients(q, k, v, dout, lse, delta, mask, scale, only: int | None = None) -> list[tuple[Tensor, ...]]:
+    """The plain orders, or one of them alone."""
     group = q.shape[1] // max(1, k.shape[1])
     wide_k, wide_v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    pairs = zip(_products(q, wide_k.mT), _products(dout, wide_v.mT), strict=True)
-    orders = []
-    for i, (raw, dp) in enumerate(pairs):
+    orders, ways = [], 5 + (q.dtype != torch.float32 and q.device.type == "cuda")
+    for i in range(ways) if only is None else [only]:
+        raw, dp = _scores(i, q, wide_k.mT), _scores(i, dout, wide_v.mT)
         p = torch.exp(raw * scale - lse[..., None]) if i == 0 else torch.exp2(raw * (scale * LOG2_E) - (lse * LOG2_E)[..., None])
         p = p if mask is None else torch.where(mask, p, 0.0)
         ds = (p * (dp - delta[..., None])).to(q.dtype).float()
@@ -61,10 +62,14 @@ def plain_gradients(q, k, v, dout, lse, delta, mask, scale) -> list[tuple[Tensor
     return orders
 
 
-def _products(a: Tensor, b: Tensor) -> list[Tensor]:
-    """a @ b in five or more orders: a row with one hot key subtracts nearly equal sums, so that what rounding leaves depends on the order."""
+def _scores(i: int, a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in the order of way `i`: a row with one hot key subtracts nearly equal sums, so that what rounding leaves depends on the order."""
     x, y = a.float(), b.float()
-    return [x @ y, x.flip(-1) @ y.flip(-2), in_slices(x, y), in_slices(x.flip(-1), y.flip(-2), 16), one_by_one(x, y), *as_the_hardware(a, b)[:1]]
+    if i == 1:
+        return x.flip(-1) @ y.flip(-2)
+    if i in (2, 3):
+        return in_slices(x, y) if i == 2 else in_slices(x.flip(-1), y.flip(-2), 16)
+    return (x @ y) if i == 0 else one_by_one(x, y) if i == 4 else as_the_hardware(a, b)[0]
 
 
 def _product(i: int, dtype: torch.dtype):
@@ -91,10 +96,10 @@ def training_trial(
     exact = [x.double() for x in (q, k, v, dout)]
     reference = (out, *gradients(*exact, lse, (out * exact[3]).sum(-1), mask, scale))
     orders = []
-    for one, (out, lse) in enumerate(forwards[:3]):
-        delta = (out.float() * dout.float()).sum(-1)
-        ways = plain_gradients(q, k, v, dout, lse, delta, mask, scale)
-        orders += [(out, *way) for way in (ways if one == 0 else ways[one : one + 1])]
+    for one, (out, lse) in enumerate([*forwards[:3], forwards[-1]]):  # the last one adds up key by key: V far from 0 leaves more of its rounding in delta
+        delta = delta_trial(out, dout)[1][one]
+        ways = plain_gradients(q, k, v, dout, lse, delta, mask, scale, only=None if one == 0 else one + one // 3)
+        orders += [(out, *way) for way in ways]
     return reference, orders
 
 

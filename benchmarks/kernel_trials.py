@@ -81,14 +81,22 @@ def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale
     return attention_trial_masked(q, k, v, mask_of(q.shape[2], k.shape[2], causal, q.device), scale)
 
 
-def attention_trial_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[tuple, list[tuple]]:
-    """The same for any mask [N_Q, N_KV] (True = keep)."""
+def attention_trial_masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, changes: tuple = ()
+) -> tuple[tuple, list[tuple]]:
+    """The same for any mask [N_Q, N_KV] (True = keep). `changes`: ways to compute one function of the scaled scores, the first one exact in float64."""
     group = q.shape[1] // max(1, k.shape[1])
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     exact = [x.double() for x in (q, k, v)]
-    reference = oracles.attention(*exact, mask, scale), oracles.attention_lse(exact[0], exact[1], mask, scale)
+    scores = oracles.attention_scores(exact[0], exact[1], None if changes else mask, scale)
+    if changes:
+        scores = changes[0](scores)
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+    reference = oracles.softmax(scores) @ exact[2], oracles.logsumexp(scores)
     q32, k32 = q.float(), k.float()
     raw = [q32 @ k32.mT, q32.flip(-1) @ k32.flip(-1).mT, in_slices(q32, k32.mT), *as_the_hardware(q, k.mT)]  # the sums over D in several orders
+    if changes:
+        raw, scale = [changes[i % len(changes)](one * scale) for i, one in enumerate(raw)], 1.0
     if mask is not None:
         raw = [one.masked_fill(~mask, -torch.inf) for one in raw]
     ways = ((_normalised, 0), (_by_exp2, 1), (_by_tiles, 2), (_by_exp2, 2), (_by_tiles, 0), *((_in_sequence, i) for i in range(3, len(raw))))
@@ -106,8 +114,8 @@ def in_slices(a: Tensor, b: Tensor, width: int = 8) -> Tensor:
 def one_by_one(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in float32, one number of the inner dimension after the other: what a thread's chain of multiply-adds does."""
     total = a.new_zeros(*a.shape[:-1], b.shape[-1])
-    for i in range(a.shape[-1]):
-        total = total + a[..., i : i + 1] * b[..., i : i + 1, :]
+    for column, row in zip(a.split(1, -1), b.split(1, -2), strict=True) if a.shape[-1] else ():
+        total.addcmul_(column, row)
     return total
 
 

@@ -19,11 +19,12 @@ def one_tensor(gradients: tuple) -> Tensor:
     return torch.cat(tuple(gradients)[:3], 2)
 
 
-def by_autograd(name: str, make: Callable[[], Callable]) -> Contestant:
-    """The backward pass of make()(q, k, v) through autograd."""
+def by_autograd(name: str, make: Callable[[], Callable], arranged: Callable = lambda *inputs: inputs) -> Contestant:
+    """The backward pass of make()(q, k, v) through autograd; `arranged` turns the inputs into its layout first."""
     attention = functools.cache(make)
 
-    def forward(q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> tuple:
+    def forward(*inputs: Tensor) -> tuple:
+        q, k, v, dout = arranged(*inputs)
         leaves = [x.detach().requires_grad_() for x in (q, k, v)]
         with torch.enable_grad():
             return attention()(*leaves), leaves, dout

@@ -5,6 +5,8 @@ the scores and dP again. What is compared are some rows of dq, dk and dv in floa
 others, whose gradients are differences of nearly equal numbers.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -38,9 +40,8 @@ def sizes(s) -> list[tuple]:
 
 def _race(s, kernel: str, products: int, mine: slice, course: Contestant, causal: bool, B: int, H: int, N: int, D: int) -> Race:
     """A race whose output is the gradients `mine` of (dq, dk, dv), one below the other."""
-    few = N // 2 if causal else 0
-    at = torch.randperm(N - few, generator=torch.Generator().manual_seed(0))[:PICKED].sort().values.to(s.device)
-    rows = [at + few, at, at][mine]  # the last queries see the most keys, the first keys are seen by the most queries
+    at, few = _compared(s, N, causal)
+    rows = [at + few, at, at][mine]
     tensor, pairs = B * H * N * D * s.dtype.itemsize, B * H * N * N // (2 if causal else 1)
     everybody = peers_backward.usual(N, causal, s.device) if kernel == "flash_backward" else ()
     return Race(
@@ -55,20 +56,77 @@ def _race(s, kernel: str, products: int, mine: slice, course: Contestant, causal
     )  # fmt: skip
 
 
-def gradient_rows(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, queries: Tensor, keys: Tensor, causal: bool, dtype: torch.dtype) -> list[Tensor]:
+def _compared(s, N: int, causal: bool) -> tuple[Tensor, int]:
+    """(keys whose gradients are compared, how much further on the queries lie): the last queries see most keys, most queries the first keys."""
+    few = N // 2 if causal else 0
+    return torch.randperm(N - few, generator=torch.Generator().manual_seed(0))[:PICKED].sort().values.to(s.device), few
+
+
+def flash_race(
+    s, kernel: str, backward: bool, causal: bool, B: int, H: int, N: int, D: int, window: int | None = None, changes: tuple = (None,)
+) -> Race:
+    """A race of a variant without its contestants: forward, or forward's gradients one below the other, of q, k, v (dout) [B, H, N, D].
+
+    window   keys that a query sees, or None
+    changes  functions of (scaled scores [N, N] of a head, its number), ways to compute one change of them, the first one exact in float64
+    """
+    at, few = _compared(s, N, causal)
+    tensor = B * H * N * D * s.dtype.itemsize
+    pairs = B * H * (N * N // (2 if causal else 1) if window is None else window * N - window * (window - 1) // 2)
+    size = {"D": D, "causal": causal, "B": B, "H": H, "N": N} | ({"window": window} if window else {})
+
+    def exact(dtype: torch.dtype, change: Callable | None, *inputs: Tensor) -> Tensor:
+        if backward:
+            return torch.cat(gradient_rows(*inputs, at + few, at, causal, dtype, window), 2)
+        heads = [_out_of_head(*(x[b, h].to(dtype) for x in inputs[:3]), h, at, causal, window, change) for b in range(B) for h in range(H)]
+        return torch.stack(heads).unflatten(0, (B, H))
+
+    def picked(out: Tensor) -> Tensor:
+        return torch.cat([part[:, :, row] for part, row in zip(out.split(N, 2), (at + few, at, at), strict=True)], 2) if backward else out[:, :, at]
+
+    return Race(
+        kernel, size, lambda g: tuple(s.normal(g, B, H, N, D) for _ in range(4 if backward else 3)), (),
+        exact=partial(exact, torch.float64, changes[0]), plain=tuple(lambda *inputs, way=way: exact(inputs[0].dtype, way, *inputs) for way in changes),
+        bytes=tensor * (8 if backward else 4) + 4 * B * H * N, flops=(10 if backward else 4) * pairs * D, ceiling=s.rate, pick=picked,
+        exponentials=pairs * (2 if backward else 1),
+    )  # fmt: skip
+
+
+def with_contestants(race: Race, *contestants: Contestant) -> Race:
+    return replace(race, contestants=contestants)
+
+
+def _hidden(N: int, causal: bool, window: int | None, device) -> Tensor | None:
+    """[N, N] bool, True = hidden."""
+    if not causal:
+        return None
+    hidden = torch.ones(N, N, dtype=torch.bool, device=device).triu_(1)
+    return hidden if window is None else hidden.logical_or_(torch.ones_like(hidden).tril_(-window))
+
+
+def _out_of_head(q: Tensor, k: Tensor, v: Tensor, h: int, at: Tensor, causal: bool, window: int | None, change: Callable | None) -> Tensor:
+    s = q @ k.mT * q.shape[-1] ** -0.5
+    s = s if change is None else change(s, h)
+    hidden = _hidden(len(q), causal, window, q.device)
+    return torch.softmax(s if hidden is None else s.masked_fill_(hidden, -torch.inf), -1)[at] @ v
+
+
+def gradient_rows(
+    q: Tensor, k: Tensor, v: Tensor, dout: Tensor, queries: Tensor, keys: Tensor, causal: bool, dtype: torch.dtype, window: int | None = None
+) -> list[Tensor]:
     """[dq of some queries, dk of some keys, dv of those keys], one head at a time by the formulas, in this dtype."""
     found = []
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
-            found.append(_of_head(*(x[b, h].to(dtype) for x in (q, k, v, dout)), queries, keys, causal))
+            found.append(_of_head(*(x[b, h].to(dtype) for x in (q, k, v, dout)), queries, keys, _hidden(q.shape[2], causal, window, q.device)))
     return [torch.stack(parts).unflatten(0, q.shape[:2]) for parts in zip(*found, strict=True)]
 
 
-def _of_head(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, queries: Tensor, keys: Tensor, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
-    scale, N = q.shape[-1] ** -0.5, q.shape[0]
+def _of_head(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, queries: Tensor, keys: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    scale = q.shape[-1] ** -0.5
     s = q @ k.mT * scale
-    if causal:
-        s = s.masked_fill_(torch.ones(N, N, dtype=torch.bool, device=q.device).triu_(1), -torch.inf)
+    if hidden is not None:
+        s = s.masked_fill_(hidden, -torch.inf)
     p = torch.softmax(s, -1)
     delta = (p @ v * dout).sum(-1, keepdim=True)
     of_queries = p[queries] * (dout[queries] @ v.mT - delta[queries])
@@ -105,8 +163,16 @@ def backward(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, out: Tensor, lse: Te
     return dq(q, k, v, dout, lse, delta, causal), dk, dv
 
 
+def saved(causal: bool) -> Callable:
+    return partial(_saved, causal)
+
+
+def whole(causal: bool) -> Callable:
+    return partial(backward, causal=causal)
+
+
 def _whole(causal: bool) -> Contestant:
-    return Contestant("course", lambda: partial(backward, causal=causal), True, arrange=partial(_saved, causal), output=peers_backward.one_tensor)
+    return Contestant("course", lambda: whole(causal), True, arrange=saved(causal), output=peers_backward.one_tensor)
 
 
 def _dkdv(causal: bool) -> Contestant:

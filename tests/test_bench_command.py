@@ -387,6 +387,12 @@ def test_a_backend_s_refusal_is_explained():
         peers.explained(refuses)()
 
 
+def test_who_computes_something_else_is_timed_and_not_judged():
+    race = doubling(contestant("course", double, True), dataclasses.replace(contestant("other", lambda x: 5 * x), judged=False))
+    mine, other = run(race, FakeClock({"course": MICRO, "other": 3 * MICRO}))
+    assert other.timing and not other.problem and other.error is None and races_report.ratio(mine, other) == pytest.approx(3, rel=0.05)
+
+
 def test_the_rows_that_are_compared():
     assert races_problems.picked(5).tolist() == [0, 1, 2, 3, 4]
     some = races_problems.picked(10_000, 64).tolist()
@@ -406,6 +412,9 @@ def test_problems_count_what_they_say():
         backward = {(race.size["D"], race.size["causal"]): race for race in by_kernel[name]}
         assert set(backward) == set(attention) and all(2 * race.flops == products * attention[key].flops for key, race in backward.items())
         assert backward[64, True].ceiling == "fp32" and len(backward[64, True].contestants) == (3 if products == 5 else 1)
+    assert by_kernel["flash_varlen"][0].flops == attention[64, False].flops * by_kernel["flash_varlen"][0].size["B"]
+    (window, *_), kept = by_kernel["flash_window"], sum(min(i + 1, 8) for i in range(64))
+    assert window.size["window"] == 8 and window.flops == 4 * 64 * 2 * kept and by_kernel["flash_window_backward"][0].flops == 2.5 * window.flops
     on_gpu = races_problems._attention(races_problems.Setting("cuda", torch.float32), 4096, True)
     assert [one.name for one in on_gpu] == [
         "flash_forward", "two_tiles", "descriptors", "naive", "FA2", "cuDNN", "efficient", "FA3", "FlexAttention"
@@ -453,7 +462,20 @@ def test_tuning_without_a_gpu_is_a_sentence(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*tune.FLASH, *races_problems.BACKWARD[1:], "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"]
+    "name",
+    [
+        *tune.FLASH,
+        *races_problems.BACKWARD[1:],
+        "flash_window",
+        "flash_varlen",
+        "flash_score_mod",
+        "matmul",
+        "softmax_rows",
+        "rms_norm",
+        "vector_add",
+        "swiglu",
+        "softmax_long_rows",
+    ],
 )
 def test_candidates_have_the_keys_of_the_kernel_s_own_configuration(name):
     from importlib import import_module
@@ -535,7 +557,14 @@ def test_races_are_shown_and_recorded(course, pretend_gpu, tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     code, out, err = course("bench", "--output", tmp_path / "results", "--json", tmp_path / "all.json")
     assert code == 0 and "FA3: not here: no such library" in out and "softmax_rows" in err and "2.00x" in out
-    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_backward", "flash_forward", "matmul", "rows"]
+    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == [
+        "ch04_rows",
+        "flash_backward",
+        "flash_forward",
+        "flash_variants",
+        "matmul",
+        "rows",
+    ]
     record = recorded.table("ch04_rows")
     assert [row["kernel"] for row in record.rows] == [*command.GROUPS["rows"], "matmul"] and record.command == "course bench rows matmul"
     rows = recorded.table("rows")
