@@ -112,7 +112,7 @@ def flash_backward_dkdv(
 
     Graded besides the values: one launch; a program reads its tile of K and V once; Q, dout, lse
     and delta are read at most once per tile of 16 keys; each result stored once; under causal, tiles
-    of queries that see no key of a tile are not read; no copies.
+    of queries that see no key of a tile are not read; no copies, no TF32.
     Source: FlashAttention-2, Algorithm 2, the loop over the rows i.
     """
     raise NotImplementedError("flash_backward_dkdv (chapter 06) is not written yet")
@@ -170,7 +170,7 @@ def flash_backward_dq(
 
     Graded besides the values: one launch; Q, dout, lse and delta read once; K and V read at most
     once per tile of 16 queries; each result stored once; under causal, tiles of keys that no query
-    of a tile sees are not read; no copies.
+    of a tile sees are not read; no copies, no TF32.
     Source: FlashAttention-2, Algorithm 2, line 15, as a loop of its own.
     """
     raise NotImplementedError("flash_backward_dq (chapter 06) is not written yet")
@@ -239,4 +239,4 @@ def checkpointed_memory(layers: int, segment: int, input_bytes: int, kept_bytes:
     raise NotImplementedError("checkpointed_memory (chapter 06) is not written yet")
 
 
-# as generated: top 0aad717f5924, attention_grads 19d30113004a, attention_delta 525613b06d78, flash_backward_dkdv fd18f45a37cc, flash_backward_dq cc0da0c945b3, FlashAttention 6f4410eeca6a, checkpointed_memory b0a6788c2009
+# as generated: top 0aad717f5924, attention_grads 19d30113004a, attention_delta 525613b06d78, flash_backward_dkdv a132a68f509f, flash_backward_dq 5c6a3fa5c93f, FlashAttention 6f4410eeca6a, checkpointed_memory b0a6788c2009

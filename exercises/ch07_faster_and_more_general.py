@@ -86,7 +86,7 @@ def flash_forward_varlen(
     returns  [T_Q, H, D], same dtype; a query that sees no key gives zeros
 
     Graded besides the values: a program whose sequence has no query for it reads no tile; others read the tiles that a
-    query of theirs sees, once. One launch, each result stored once, no copies.
+    query of theirs sees, once. One launch, each result stored once, no copies, no TF32.
     Source: FlashAttention's flash_attn_varlen_func.
     """
     raise NotImplementedError("flash_forward_varlen (chapter 07) is not written yet")
@@ -159,7 +159,7 @@ def flash_forward_window(
     returns  [B, H, N_Q, D], same dtype; a query that sees no key gives zeros
 
     Graded besides the values: tiles of K and V that no query of a tile sees are not read, on either side.
-    One launch, each result stored once, no copies.
+    One launch, each result stored once, no copies, no TF32.
     Source: Beltagy et al. 2020 (Longformer), section 3.1; Mistral 7B, section 2 (sliding window attention).
     """
     raise NotImplementedError("flash_forward_window (chapter 07) is not written yet")
@@ -216,4 +216,4 @@ def document_block_mask(documents: Tensor, block_m: int, block_n: int) -> Tensor
     raise NotImplementedError("document_block_mask (chapter 07) is not written yet")
 
 
-# as generated: top cb5ec4b24c3d, wave_efficiency 20d573ef16ee, flash_forward_varlen 24b195ba3f1c, flash_forward_window 72091daae62e, alibi_score_mod ac14f60bf0c9, document_block_mask 580b11d58e2d
+# as generated: top cb5ec4b24c3d, wave_efficiency 20d573ef16ee, flash_forward_varlen bb3adf516951, flash_forward_window 1a95b04d4ec7, alibi_score_mod ac14f60bf0c9, document_block_mask 580b11d58e2d

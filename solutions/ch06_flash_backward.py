@@ -165,7 +165,7 @@ def flash_backward_dkdv(
 
     Graded besides the values: one launch; a program reads its tile of K and V once; Q, dout, lse
     and delta are read at most once per tile of 16 keys; each result stored once; under causal, tiles
-    of queries that see no key of a tile are not read; no copies.
+    of queries that see no key of a tile are not read; no copies, no TF32.
     Source: FlashAttention-2, Algorithm 2, the loop over the rows i.
     """
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]
@@ -259,7 +259,7 @@ def flash_backward_dq(
 
     Graded besides the values: one launch; Q, dout, lse and delta read once; K and V read at most
     once per tile of 16 queries; each result stored once; under causal, tiles of keys that no query
-    of a tile sees are not read; no copies.
+    of a tile sees are not read; no copies, no TF32.
     Source: FlashAttention-2, Algorithm 2, line 15, as a loop of its own.
     """
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]

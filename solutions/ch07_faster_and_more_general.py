@@ -111,7 +111,7 @@ def flash_forward_varlen(
     returns  [T_Q, H, D], same dtype; a query that sees no key gives zeros
 
     Graded besides the values: a program whose sequence has no query for it reads no tile; others read the tiles that a
-    query of theirs sees, once. One launch, each result stored once, no copies.
+    query of theirs sees, once. One launch, each result stored once, no copies, no TF32.
     Source: FlashAttention's flash_attn_varlen_func.
     """
     (_, H, D), B = q.shape, cu_q.shape[0] - 1
@@ -204,7 +204,7 @@ def flash_forward_window(
     returns  [B, H, N_Q, D], same dtype; a query that sees no key gives zeros
 
     Graded besides the values: tiles of K and V that no query of a tile sees are not read, on either side.
-    One launch, each result stored once, no copies.
+    One launch, each result stored once, no copies, no TF32.
     Source: Beltagy et al. 2020 (Longformer), section 3.1; Mistral 7B, section 2 (sliding window attention).
     """
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]

@@ -76,12 +76,9 @@ KEPT = (
             ("flash_forward_causal", (90, 100, 120), 16),
             ("flash_forward_lse", (86, 89, 100, 120), 40),
             ("flash_forward_gqa", (80, 86, 89, 90, 100, 120), 40),
-<<<<<<< HEAD
             ("flash_backward_dkdv", (80, 86, 89, 90, 100, 120), 96),
-=======
             ("flash_forward_varlen", (90, 100, 120), 72),
             ("flash_forward_window", (90, 100, 120), 16),
->>>>>>> c07
         )
     ),
 )  # fmt: skip

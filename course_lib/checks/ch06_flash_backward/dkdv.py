@@ -8,6 +8,7 @@ from course_lib.checks.ch06_flash_backward.dkdv_right import RIGHT
 from course_lib.checks.ch06_flash_backward.inputs import backward_args
 from course_lib.checks.ch06_flash_backward.plain import DKDV
 from course_lib.checks.ch06_flash_backward.rules import backward
+from course_lib.grading.kernel_rules import tf32
 from course_lib.grading.spec import Check, Mutant, Probe
 
 AXES = ("sequence", "head", "key", "feature")
@@ -44,7 +45,9 @@ FLASH_BACKWARD_DKDV = Check(
     baselines=DKDV,
     returns="a pair (dk, dv)",
     rules=backward("keys"),
+    exact_float32=True,
     mutants=(
+        tf32(((DK, "dk += tl.dot(ds.to(q.dtype).T, q)"),)),
         *sentences.score_gradient(),
         *sentences.weights(),
         Mutant(

@@ -8,6 +8,7 @@ from course_lib.checks.ch06_flash_backward.dq_right import RIGHT
 from course_lib.checks.ch06_flash_backward.inputs import backward_args
 from course_lib.checks.ch06_flash_backward.plain import DQ
 from course_lib.checks.ch06_flash_backward.rules import backward
+from course_lib.grading.kernel_rules import tf32
 from course_lib.grading.spec import Check, Mutant, Probe
 
 AXES = ("sequence", "head", "query", "feature")
@@ -44,7 +45,9 @@ FLASH_BACKWARD_DQ = Check(
     reference=DQ[0],
     baselines=DQ,
     rules=backward("queries"),
+    exact_float32=True,
     mutants=(
+        tf32(((DQ_LINE, "dq += tl.dot(ds.to(k.dtype), k)"),)),
         *sentences.score_gradient()[:3],
         *sentences.weights()[:1],
         *sentences.weights()[3:],

@@ -194,6 +194,7 @@ def _diagonal() -> list[Mutant]:
 
 def _resources() -> list[Mutant]:
     return [
+        sentences.second_product_rounded(),
         Mutant(
             "idle-programs-read",
             "The grid is as tall as the longest sequence, so in the shorter ones some programs have no query. They read K and V all the same: let their loop "
@@ -233,6 +234,7 @@ FLASH_FORWARD_VARLEN = Check(
     baselines=PACKED,
     properties=(Property("documents do not see each other", _no_leak, "leak"),),
     rules=packed(),
+    exact_float32=True,
     mutants=(*_leaks(), *_places(), *_diagonal(), *_resources()),
     right=RIGHT,
     seconds=9.0,

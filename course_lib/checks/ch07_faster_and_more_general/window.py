@@ -139,6 +139,7 @@ def _loop() -> list[Mutant]:
 
 def _sums() -> list[Mutant]:
     return [
+        sentences.second_product_rounded(),
         Mutant(
             "first-tile-empty",
             "NaN where a query sees nothing of the first tile that is read. In a window that happens to most queries of a tile, not only to those without any "
@@ -157,6 +158,7 @@ FLASH_FORWARD_WINDOW = Check(
     baselines=WINDOWED,
     properties=(Property("values of 1", _ones_stay_ones),),
     rules=window(),
+    exact_float32=True,
     mutants=(*_edges(), *_loop(), *_sums()),
     right=RIGHT,
     seconds=9.0,
