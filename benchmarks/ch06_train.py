@@ -180,7 +180,7 @@ def main() -> int:
         return 0 if max(abs(row["difference"]) for row in every) < 1e-3 else 1
     folder = Path(arguments.folder) if arguments.folder else recorded.RESULTS
     write = partial(recorded.write, folder=folder, command="python benchmarks/ch06_train.py")
-    rows, every, title = curves(arguments.steps, {"layers": 2, "width": 256, "H": 4, "H_KV": 2, "N": 512}, 32, device, dtype)
+    rows, every, title = curves(arguments.steps, {"layers": 2, "width": 256, "H": 4, "H_KV": 2, "N": 256}, 32, device, dtype)
     print(write("ch06_train", title, rows, details=every), rows[-1])
     layers, H, D = 4, 8, 64
     found = memory(tuple(2**i for i in range(10, 18)), 16384, layers, H, D, device, dtype)
