@@ -15,6 +15,9 @@ if not hardware.has_triton() or hardware.tier() != "interpreter":  # asked befor
 
 from kernels import flash_forward, flash_forward_descriptors, flash_forward_two_tiles  # noqa: E402
 from kernels.decode_split import decode_split  # noqa: E402
+from kernels.flash_backward_dkdv import flash_backward_dkdv  # noqa: E402
+from kernels.flash_backward_dq import flash_backward_dq  # noqa: E402
+from kernels.flash_varlen import flash_varlen_forward  # noqa: E402
 from kernels.matmul import matmul  # noqa: E402
 from kernels.paged_decode import paged_decode  # noqa: E402
 from kernels.paged_prefill import paged_prefill  # noqa: E402
@@ -140,3 +143,33 @@ def test_a_tile_or_a_block_that_spans_too_much_is_refused():
     blocks = [spread(drawn(2, 16, 2, 16), (64, FAR, 16, 1), memory, middle) for _ in "kv"]
     with pytest.raises(ValueError, match=r"a block of k_cache spans 2\^31 elements or more: .* pass k_cache.contiguous()"):
         paged_decode(q, *blocks, tables, lengths)
+
+
+@pytest.mark.parametrize("which", range(4), ids=["q", "k", "v", "dout"])
+@pytest.mark.parametrize("where", HEADS)
+def test_the_backward_pass(where, which):
+    memory, middle = sparse()
+    dense = [drawn(1, 2, 20, 16, seed=i) for i in range(4)]
+    mixed = list(dense)
+    mixed[which] = spread(dense[which], (0, *HEADS[where]), memory, middle)
+    lse, delta = torch.zeros(1, 2, 20), torch.zeros(1, 2, 20)
+    for host in (flash_backward_dkdv, flash_backward_dq):
+        if where != "heads":
+            with pytest.raises(ValueError, match=r"a head of \w+ spans 2\^31 elements or more: .* pass \w+.contiguous()"):
+                host(*mixed, lse, delta, config=TINY)
+            continue
+        pairs = [x if isinstance(x, tuple) else (x,) for x in (host(*mixed, lse, delta, config=TINY), host(*dense, lse, delta, config=TINY))]
+        assert all(torch.equal(x, y) for x, y in zip(*pairs, strict=True))
+
+
+def test_packed_sequences_may_lie_far_apart_in_memory():
+    """The second sequence begins past 2**31 elements: beginnings are counted in 64 bits, what lies inside a sequence in 32."""
+    memory, middle = sparse()
+    cu = torch.tensor([0, 17, 20], dtype=torch.int32)
+    dense = [drawn(20, 2, 16, seed=i) for i in range(3)]
+    wide = [spread(x, (FAR, 16, 1), memory, middle + i * 2**20) for i, x in enumerate(dense)]
+    with pytest.raises(ValueError, match=r"a head of q spans 2\^31 elements or more"):
+        flash_varlen_forward(*wide, cu, cu, 17, 17, config=TINY)
+    cu = torch.tensor([0, 10, 20], dtype=torch.int32)
+    for got, wanted in zip(*(flash_varlen_forward(*x, cu, cu, 10, 10, config=TINY) for x in (wide, dense)), strict=True):
+        assert torch.equal(got, wanted)

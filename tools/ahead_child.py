@@ -103,6 +103,10 @@ def of_kernel(cell: dict) -> None:
         D = shape["D"]
         q, k, v = empty(2, HEADS, TOKENS, D), empty(2, KV_HEADS, TOKENS, D), empty(2, KV_HEADS, TOKENS, D)
         module.flash_attention_forward(q, k, v, causal=shape["causal"])
+    elif name == "attention_delta":
+        module.attention_delta(empty(2, HEADS, TOKENS, shape["D"]), empty(2, HEADS, TOKENS, shape["D"]))
+    elif name.startswith("flash_"):
+        of_attention(name, module, shape, empty)
     elif name == "matmul":
         a, b = empty(shape["M"], shape["K"]), empty(shape["K"], shape["N"])
         module.matmul(a, b)
@@ -144,6 +148,28 @@ def of_cache_kernel(module, name: str, empty, D: int) -> None:
     else:
         angles = torch.empty(TOKENS, D, device="meta")
         module.apply_rope(empty(2, HEADS, TOKENS, D), angles, angles)
+
+
+def of_attention(name: str, module, shape: dict, empty) -> None:
+    """Backward passes and variants: on a batch of 2, or on 2 packed sequences; a backward pass may launch two kernels, of which `module` has one."""
+    import torch
+
+    D, causal, packed = shape["D"], shape["causal"], "varlen" in name
+
+    def of(heads: int):
+        return empty(2 * TOKENS, heads, D) if packed else empty(2, heads, TOKENS, D)
+
+    q, k, v, dout = of(HEADS), of(KV_HEADS), of(KV_HEADS), of(HEADS)
+    rows = torch.empty((HEADS, 2 * TOKENS) if packed else (2, HEADS, TOKENS), dtype=torch.float32, device="meta")
+    backward = (dout, rows, rows) if "backward" in name else ()
+    cu = torch.empty(3, dtype=torch.int32, device="meta")
+    more = {"cu_q": cu, "cu_k": cu, "max_q": TOKENS, "max_k": TOKENS, "causal": causal} if packed else {"causal": causal}
+    if "window" in name:
+        more = {"window": 1024}
+    if "score_mod" in name:
+        more |= {"slopes": torch.empty(HEADS, dtype=torch.float32, device="meta"), "soft_cap": 30.0}
+    host = name if backward else f"{name}_forward"
+    getattr(module, host)(q, k, v, *backward, **more)
 
 
 def of_exercise(cell: dict) -> None:

@@ -38,6 +38,7 @@ SHAPES = {
     "read_again": [{"N": 1 << 24}],
     **dict.fromkeys(OVER_CACHE, [{"D": D} for D in (64, 128, 256)]),
     **dict.fromkeys(("merge_splits", "write_kv", "rope"), [{"D": 128}]),
+    "attention_delta": [{"D": 128}],
 }
 ATTENTION = [{"D": D, "causal": causal} for D in (40, 64, 128, 256) for causal in (False, True)]
 # Spills that stay, each with its reason; every other cell must not spill at all: (kernel, targets, dtypes, shapes as text, bytes, why)
@@ -143,13 +144,16 @@ def literal(text: str, name: str, otherwise):
 def _of_kernel(name: str, target: int, width: int) -> list[Cell]:
     """All dtypes for the usual shapes; head sizes 40 and 256 in one 2-byte dtype, float32 once for each head size but 40."""
     dtypes = ("fp32",) if name == "read_again" else ("fp16", "fp32") if target < 80 else ("fp16", "bf16", "fp32")
-    if not name.startswith("flash_forward"):
+    if name == "attention_delta" or not name.startswith("flash_"):
         shapes = [{key: width if value == "MAX_WIDTH" else value for key, value in shape.items()} for shape in SHAPES.get(name, [{}])]
         found = [Cell(name, target, dtype, shape) for dtype in dtypes for shape in shapes]
         half = "fp16" if target < 80 else "bf16"
         return [c for c in found if c.dtype == half or c.shape["D"] == 128] if name in OVER_CACHE else found
     found = [Cell(name, target, dtype, shape) for dtype in dtypes for shape in ATTENTION]
     half = "fp16" if target < 80 else "bf16"
+    if not name.startswith("flash_forward"):  # variants and backward passes: their causal form, or the only one they have
+        found = [c for c in found if c.shape["causal"]]
+        return [c for c in found if c.dtype == half or (c.dtype == "fp32" and c.shape["D"] == 64)]
     return [c for c in found if (c.shape["causal"] and c.shape["D"] != 40 if c.dtype == "fp32" else c.dtype == half or c.shape["D"] in (64, 128))]
 
 
