@@ -25,7 +25,7 @@ def multiprocessors(device: torch.device) -> int:
 def places(config: dict, row_bytes: int, device: torch.device, paged: bool = False) -> int:
     """How many programs the GPU holds at once, by the shared memory that a pipeline of K and V tiles takes (at most 4 a multiprocessor).
 
-    The compiler keeps num_stages - 1 tiles of each; half as many where a table is read first, since that load is ahead of them by as much.
+    The compiler keeps num_stages - 1 tiles of each; where a table is read first, it may keep half as many. An estimate: only speed hangs on it.
     """
     limit = 227 if shared_memory(device) == INTERPRETER else shared_memory(device)
     kept = (config["num_stages"] - 1) // (2 if paged else 1)

@@ -25,11 +25,11 @@ from kernels.merge_splits import merge_splits
 # (64 KiB get the last). Small tiles: the table delays every load, and many small programs on a multiprocessor hide that best
 CONFIGS = {
     64: {
-        66: {"BLOCK_N": 64, "num_warps": 2, "num_stages": 5},
+        69: {"BLOCK_N": 64, "num_warps": 2, "num_stages": 5},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        66: {"BLOCK_N": 32, "num_warps": 2, "num_stages": 5},
+        69: {"BLOCK_N": 32, "num_warps": 2, "num_stages": 5},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
     256: {

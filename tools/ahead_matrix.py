@@ -67,6 +67,14 @@ KEPT = (
         "rms_norm", (75, 80, 86, 89, 90, 100, 120), ("fp32",), ("M 1024, N 32768",), 64,
         "The widest row: 32 warps have 64 registers a thread, and the row is needed twice.",
     ),
+    (
+        "paged_decode", (120,), ("bf16",), ("D 64",), 16,
+        "The tiles of an H200; nobody has measured them on an RTX 50.",
+    ),
+    (
+        "paged_prefill", (75,), ("fp32",), ("D 128",), 8,
+        "Two registers, at the smallest tiles there are; exact float32 products hold their operands in registers.",
+    ),
     *(
         (
             f"exercise {name}", targets, ("fp32",), ("its largest probe",), most,
