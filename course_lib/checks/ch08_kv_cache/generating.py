@@ -23,7 +23,7 @@ def token_by_token(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: in
         text.append(int(logits.argmax()) if choice is None else int(choice(logits)))
         if text[-1] == eos:
             break
-    return torch.tensor([text]), ONCE
+    return toy.told(torch.tensor([text]), cache, ONCE)
 
 
 def with_a_cache(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: int, eos: int | None = None, choose: int | None = None):
@@ -34,28 +34,29 @@ def with_a_cache(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: int,
         out = torch.cat((out, step), dim=1)
         if int(step) == eos:
             break
-    return out, ONCE
+    return toy.told(out, cache, ONCE)
 
 
 def cut_at_eos(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: int, eos: int | None = None, choose: int | None = None):
     """Write all of it, then cut behind the first eos that was written."""
-    out, _ = with_a_cache(model, tokens, cache, max_new_tokens, None, choose)
-    new = out[0, tokens.shape[1] :].tolist()
-    return (out[:, : tokens.shape[1] + new.index(eos) + 1] if eos in new else out), ONCE
+    _, row, _ = with_a_cache(model, tokens, cache, max_new_tokens, None, choose)
+    new = row[tokens.shape[1] : tokens.shape[1] + max_new_tokens].tolist()
+    new = new[: new.index(eos) + 1] if eos in new else new
+    return toy.told(torch.cat((tokens, torch.tensor([new], dtype=torch.int64)), dim=1), cache, ONCE)
 
 
 def _table(g: torch.Generator, prompt: list[int], steps: int, choose: int | None = None) -> tuple[Tensor, list[int]]:
     """A model [2, V, V] that writes `steps` different tokens after this prompt, none of them 0 or the prompt's last one; and those."""
     for _ in range(2000):
         table = normal(g, 2, V, V)
-        new = token_by_token(table, torch.tensor([prompt]), 99, steps, None, choose)[0][0, len(prompt) :].tolist()
+        new = token_by_token(table, torch.tensor([prompt]), len(prompt) + steps, steps, None, choose)[1][len(prompt) : -2].tolist()
         if len({*new, 0, prompt[-1]}) == steps + 2:
             return table, new
     raise AssertionError("no such model was drawn")
 
 
 def _probes(g: torch.Generator) -> list[Probe]:
-    axes, probes = ("sequence", "token"), []
+    axes, probes = ("token",), []
 
     def add(
         name: str, prompt: list[int], new: int, stop: int | None = None, choose: int | None = None, eos: int | None = None, diagnose: bool = True
@@ -87,14 +88,14 @@ GENERATE = Check(
     reference=token_by_token,
     baselines=(token_by_token, with_a_cache, cut_at_eos),
     harness=HARNESS,
-    returns="a tensor of tokens; with how they were read that is (tokens, work)",
+    returns="a tensor of tokens; with how they were read that is (form, tokens, work)",
     mutants=(
         Mutant(
             "whole-text-every-step",
             "The whole text went into the model at every step, into the cache as well: it now holds everything several times. After the prompt, only the token that "
             "was chosen last goes in.",
             edits=(
-                ("step = chosen[:, None]\n        written.append(step)", "written.append(chosen[:, None])\n        step = torch.cat(written, dim=1)")
+                ("step = chosen[:, None]\n        written.append(step)", "written.append(chosen[:, None])\n        step = torch.cat(written, dim=1)"),
             ),
         ),
         Mutant(
@@ -180,12 +181,11 @@ GENERATE = Check(
             "only-the-new",
             "What was written came back without the prompt. Return both, [1, N + written].",
             edits=(("return torch.cat(written, dim=1)", "return torch.cat([tokens[:, :0], *written[1:]], dim=1)"),),
-            rule="shape",
         ),
         Mutant(
             "one-too-many",
             "One token more than max_new_tokens was written. The prefill already gives the first of them.",
-            edits=(("range(max_new_tokens)", "range(max_new_tokens + 1)")),
+            edits=(("range(max_new_tokens)", "range(max_new_tokens + 1)"),),
         ),
         Mutant(
             "one-too-few",

@@ -48,7 +48,7 @@ class Choice:
 
 
 def run(subject, model, tokens, cache, max_new_tokens, eos=None, choose=None):
-    """(tokens, work). model: the table; cache: its room; choose: None or a rank."""
+    """(form, tokens, work), the tokens in a row of fixed length. model: the table; cache: its room; choose: None or a rank."""
     made, room = Model(model), Cache(cache)
     given = {} if eos is None else {"eos": eos}
     choice = None if choose is None else Choice(choose, model.shape[-1])
@@ -57,8 +57,14 @@ def run(subject, model, tokens, cache, max_new_tokens, eos=None, choose=None):
     out = subject(made, tokens, room, max_new_tokens, **given)
     if not isinstance(out, torch.Tensor):
         return out
-    written = out.shape[-1] - tokens.shape[1] if out.dim() else 0
-    return out, work(made.calls, tokens.shape[1], written, choice)
+    return told(out, cache, work(made.calls, tokens.shape[1], out.numel() - tokens.shape[1], choice))
+
+
+def told(out, room, work):
+    """dtype and shape, the tokens padded with -1 to a length that does not depend on how many there are, and `work`."""
+    row = torch.full((room + 2,), -1)
+    row[: out.numel()] = out.reshape(-1)[: len(row)]
+    return f"{str(out.dtype).removeprefix('torch.')} {list(out.shape)}", row, work
 
 
 def work(calls, prompt, written, choice):
