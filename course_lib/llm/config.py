@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}  # model_type in config.json: the name people use
-ROPE_KINDS = ("default", "linear", "dynamic", "llama3")
+ROPE_KINDS = {  # what each kind of scaling has to say
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class ModelConfig:
             raise ValueError(f"ModelConfig: head_dim is {self.head_dim}; RoPE rotates pairs, so it must be even")
         if self.family not in FAMILIES:
             raise ValueError(f"ModelConfig: family {self.family!r} is not one of {', '.join(FAMILIES)}")
+
+    @property
+    def longest_text(self) -> int:
+        """Positions that generation may use: what the model was trained on, or what "dynamic" scaling stretches that to."""
+        scaling = self.rope_scaling or {}
+        return int(self.max_positions * scaling["factor"]) if scaling.get("rope_type") == "dynamic" else self.max_positions
 
     @classmethod
     def from_hf(cls, source: dict[str, Any] | str | Path) -> "ModelConfig":
@@ -182,4 +193,7 @@ def _rope(said: dict[str, Any], where: str) -> tuple[float, dict | None]:
         raise ValueError(f"{where} rotates only a part of each head (partial_rotary_factor); the course's RoPE rotates all of it")
     if kind not in ROPE_KINDS:
         raise ValueError(f"{where} scales RoPE by {kind!r}; the course reads {', '.join(ROPE_KINDS)}")
+    for key in ROPE_KINDS[kind]:
+        if key not in scaling:
+            raise ValueError(f"{where} scales RoPE by {kind!r} and does not say {key}")
     return theta, None if kind == "default" else {"rope_type": kind, **scaling}
