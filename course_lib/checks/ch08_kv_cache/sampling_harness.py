@@ -26,7 +26,7 @@ def run(subject, logits, u, temperature=1.0, top_k=None, top_p=1.0, edges=False)
         return f"{form}, and the logits were changed", law
     if bool(((tokens < 0) | (tokens >= V)).any()):
         return f"{form}, with tokens outside 0 to {V - 1}", law
-    few = slice(G // 2 - 10, G // 2 + 10)
+    few = slice(None, None, max(1, R * G // 60))
     if not torch.equal(tokens[few], subject(rows[few], draws[few], **given)):
         return f"{form}, and other tokens for the same u when asked again", law
     ones = torch.nn.functional.one_hot(tokens.view(R, G), V)

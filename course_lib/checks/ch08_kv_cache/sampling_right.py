@@ -5,23 +5,21 @@ RIGHT = (
 def sample_token(logits, u, temperature=1.0, top_k=None, top_p=1.0):
     if temperature == 0:
         return torch.argmax(logits, -1)
+    scores = logits / temperature
+    if top_k is not None:
+        k = min(top_k, scores.shape[1])
+        scores = torch.where(scores < torch.topk(scores, k).values.amin(-1, keepdim=True), -torch.inf, scores)
     out = []
-    for row, draw in zip(logits, u.tolist()):
-        scores = row / temperature
-        if top_k is not None:
-            k = min(top_k, len(scores))
-            scores = torch.where(scores < torch.topk(scores, k).values[-1], -torch.inf, scores)
-        p = torch.softmax(scores, 0).double()
-        order = torch.argsort(p, descending=True)
+    for p, draw in zip(torch.softmax(scores, -1).double().tolist(), u.tolist()):
         total, kept = 0.0, []
-        for token in order.tolist():
+        for token in sorted(range(len(p)), key=lambda t: -p[t]):
             if (kept and total >= top_p) or p[token] == 0:
                 break
             kept.append(token)
-            total += p[token].item()
+            total += p[token]
         walked, chosen = 0.0, kept[-1]
         for token in kept:
-            walked += p[token].item() / total
+            walked += p[token] / total
             if draw < walked:
                 chosen = token
                 break
