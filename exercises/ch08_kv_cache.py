@@ -29,7 +29,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn every pair of every query or key by the angle of its token's position.
 
     x         [B, H, N, D], D even; the pairs are (x[..., i], x[..., i + D / 2]), i from 0 to D / 2 - 1
-    cos, sin  [N, D], or [B, 1, N, D] where each sequence has positions of its own; both halves equal
+    cos, sin  [N, D], or [B, 1, N, D] where each sequence has positions of its own; dtype of x, both halves equal
     returns   [B, H, N, D], dtype of x: pair (a, b) becomes (a cos - b sin, b cos + a sin)
 
     Example: D = 2, x = [1, 0], an angle of 90 degrees: [0, 1].
@@ -156,4 +156,4 @@ def generate(
     raise NotImplementedError("generate (chapter 08) is not written yet")
 
 
-# as generated: top 3f41a861d08f, rope_cos_sin ca115485fae8, apply_rope 27bc7648d1f7, attend_with_cache 371a52afc24e, kv_cache_bytes 8d3225ea9dcb, max_batch_size 1a623fc02c78, decode_step_time ab6f779a4574, sample_token 394d75de2580, generate e43df004e9d0
+# as generated: top 3f41a861d08f, rope_cos_sin ca115485fae8, apply_rope 5ffc311f1e1a, attend_with_cache 371a52afc24e, kv_cache_bytes 8d3225ea9dcb, max_batch_size 1a623fc02c78, decode_step_time ab6f779a4574, sample_token 394d75de2580, generate e43df004e9d0

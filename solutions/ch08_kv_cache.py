@@ -39,7 +39,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn every pair of every query or key by the angle of its token's position.
 
     x         [B, H, N, D], D even; the pairs are (x[..., i], x[..., i + D / 2]), i from 0 to D / 2 - 1
-    cos, sin  [N, D], or [B, 1, N, D] where each sequence has positions of its own; both halves equal
+    cos, sin  [N, D], or [B, 1, N, D] where each sequence has positions of its own; dtype of x, both halves equal
     returns   [B, H, N, D], dtype of x: pair (a, b) becomes (a cos - b sin, b cos + a sin)
 
     Example: D = 2, x = [1, 0], an angle of 90 degrees: [0, 1].

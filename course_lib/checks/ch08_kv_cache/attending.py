@@ -1,10 +1,12 @@
 """Grading material: attend_with_cache. The harness keeps the caches it hands over, so that what was written is compared slot by slot."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from course_lib.checks.ch08_kv_cache.attending_right import RIGHT
-from course_lib.checks.ch08_kv_cache.inputs import normal, stale_cache
+from course_lib.checks.ch08_kv_cache.inputs import HEADS, normal, stale_cache
 from course_lib.grading.spec import Check, Mutant, Probe
 
 HARNESS = '''\
@@ -83,25 +85,37 @@ def _call(g: torch.Generator, heads: int, kv: int, n: int, d: int, n_max: int, l
 
 
 def _probes(g: torch.Generator) -> list[Probe]:
-    return [
+    probes = [
         Probe("one head, one new token behind 3", _call(g, 1, 1, 1, 4, 6, [3])),
         Probe("prefill: 4 tokens into an empty cache", _call(g, 2, 2, 4, 4, 9, [0])),
         Probe("one token each; 6 query heads on 2 K/V heads; lengths 5, 0, 8", _call(g, 6, 2, 1, 8, 11, [5, 0, 8])),
         Probe("3 tokens behind lengths 2 and 6; 4 query heads on 2; D = 5", _call(g, 4, 2, 3, 5, 13, [2, 6])),
         Probe("the last slot is filled", _call(g, 4, 4, 2, 4, 8, [1, 6])),
-        Probe("one token too many for sequence 1", _call(g, 2, 1, 2, 4, 7, [1, 6])),
+        Probe("one token too many for sequence 1", _call(g, 2, 1, 2, 4, 7, [1, 6]), diagnose=False),
         Probe("4 query heads on 1 K/V head, lengths 9, 1, 4, 0", _call(g, 4, 1, 2, 8, 12, [9, 1, 4, 0]), diagnose=False),
         Probe("a whole prompt fills the cache", _call(g, 2, 2, 5, 4, 5, [0, 0]), diagnose=False),
         Probe("not contiguous", _call(g, 4, 2, 2, 4, 9, [3, 5]), layout="transposed", diagnose=False),
         Probe("float16, lengths 3 and 4", _call(g, 4, 2, 1, 16, 8, [3, 4], torch.float16), diagnose=False),
         Probe("long: 120 tokens held", _call(g, 8, 2, 1, 32, 160, [120, 77]), diagnose=False),
     ]
+    return [replace(probe, axes=HEADS) for probe in probes]
 
 
 _STORE_K, _STORE_V = "k_cache[rows, :, slots] = k_new.transpose(1, 2)", "v_cache[rows, :, slots] = v_new.transpose(1, 2)"
 _KEEP = "<= slots[:, None, None, :, None]"
 _REFUSE = "if int(slots.max()) >= N_MAX:"
 _SEEN = "scores.masked_fill(~keep, -torch.inf)"
+
+_UNMASKED = """\
+def attend_with_cache(q, k_new, v_new, k_cache, v_cache, lengths):
+    end = int(lengths[0]) + q.shape[2]
+    if int(lengths.max()) + q.shape[2] > k_cache.shape[2]:
+        raise ValueError("full")
+    k_cache[:, :, int(lengths[0]) : end], v_cache[:, :, int(lengths[0]) : end] = k_new, v_new
+    group = q.shape[1] // k_cache.shape[1]
+    scores = q @ k_cache[:, :, :end].repeat_interleave(group, 1).mT / q.shape[-1] ** 0.5
+    return scores.softmax(-1) @ v_cache[:, :, :end].repeat_interleave(group, 1)
+"""
 
 ATTEND_WITH_CACHE = Check(
     exercise="attend_with_cache",
@@ -152,6 +166,12 @@ ATTEND_WITH_CACHE = Check(
             "The output is right, and the new keys and values were never written to the cache: the next step will not find them. Assign into `k_cache` and "
             "`v_cache` themselves; torch.cat makes a new tensor that nobody sees.",
             edits=((_STORE_K, "k_cache, v_cache = k_cache.clone(), v_cache.clone()\n    k_cache[rows, :, slots] = k_new.transpose(1, 2)"),),
+        ),
+        Mutant(
+            "first-length-no-mask",
+            "Sequence 0's length was used for all, and there is no mask: several new tokens saw one another, those that come later included. `lengths` "
+            "holds one number a sequence; token i of sequence b sees the slots 0 to lengths[b] + i.",
+            body=_UNMASKED,
         ),
         Mutant(
             "only-k-written",

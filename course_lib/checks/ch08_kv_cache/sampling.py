@@ -240,6 +240,14 @@ SAMPLE_TOKEN = Check(
             edits=(("probs = probs.masked_fill(" + _CROSSING + ", 0.0)", "pass"),),
         ),
         Mutant(
+            "cuts-ignored",
+            "Neither top_k nor top_p cut anything: the temperature works, and then every token can still come.",
+            edits=(
+                ("if top_k is not None and top_k <", "if False and top_k <"),
+                ("probs = probs.masked_fill(" + _CROSSING + ", 0.0)", "pass"),
+            ),
+        ),
+        Mutant(
             "top-k-one-too-many",
             "One token more than top_k was kept: the boundary is the k-th largest, counted from 1.",
             edits=(("scores.topk(top_k, dim=-1)", "scores.topk(min(top_k + 1, scores.shape[-1]), dim=-1)"),),
