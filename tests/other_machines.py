@@ -13,7 +13,7 @@ COLAB_STACK = {
     "numpy": "2.1.3",
 }  # as in its image of 2026-08
 COLAB = {"torch": "2.11.0", "triton": "3.6.0", **COLAB_STACK}
-H200 = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.5.0"}
+H200 = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.5.0", "safetensors": "0.8.0", "tokenizers": "0.23.2", "huggingface-hub": "1.33.0"}
 
 
 def pip(*arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess:

@@ -225,7 +225,9 @@ def test_progress(course, answer_file):
     course("check", "merge_states", "--file", answer_file(RIGHT))
     code, out, _ = course("progress")
     points = sum(exercise.points for exercise in catalogue.exercises().values())
-    assert code == 0 and out.startswith(f"3 of {points} points") and "passed, 1 attempt" in out and f"Next: {next(iter(catalogue.exercises()))}" in out
+    assert (
+        code == 0 and out.startswith(f"3 of {points} points") and "passed, 1 attempt" in out and f"Next: {next(iter(catalogue.exercises()))}" in out
+    )
 
 
 def test_doctor_reports_every_line(course, home):

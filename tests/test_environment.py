@@ -19,7 +19,7 @@ from tools import pins
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface-hub": "huggingface_hub"}
 PIP_ONLY = {"triton", "playwright"}  # not on conda-forge for every platform, or under another name
 
 PROJECT = pins.pyproject()["project"]

@@ -188,7 +188,9 @@ def verdicts(draw) -> Verdict:
     tier = draw(st.sampled_from(("interpreter", "compiled", "hopper")))
     found = draw(st.lists(cases, max_size=3))
     details = draw(st.just({}) | st.fixed_dictionaries({"seed": st.integers(0, 2**62)}))
-    return Verdict(draw(texts), draw(st.integers(0, 21)), status, most if status == "passed" else 0, most, diagnosis, found, tier, draw(seconds), details)
+    return Verdict(
+        draw(texts), draw(st.integers(0, 21)), status, most if status == "passed" else 0, most, diagnosis, found, tier, draw(seconds), details
+    )
 
 
 many = st.lists(verdicts(), max_size=4)

@@ -103,7 +103,9 @@ def hand_in(tmp_path):
 
 def notebook(*cells, **more):
     made = [{"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": text} for text in cells]
-    return json.dumps({"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# Mine"}, *made], "metadata": {}, "nbformat": 4, "nbformat_minor": 5, **more})
+    return json.dumps(
+        {"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# Mine"}, *made], "metadata": {}, "nbformat": 4, "nbformat_minor": 5, **more}
+    )
 
 
 def graded(path):
@@ -125,7 +127,10 @@ def status(path, student, exercise="merge_states"):
 
 def test_a_class_of_folders_files_and_notebooks(course, hand_in, tmp_path):
     hand_in(f"ada/{FILE}"), hand_in(f"bob/answers/{FILE}", WRONG), hand_in("cy.py", RIGHT), hand_in(f"dee/submission_7/dee/{FILE}")
-    hand_in("eve/03_online_softmax.ipynb", notebook("%matplotlib inline\nX = 'RIGHT'", "%%time\ndef merge_states(a, b):\n    return X", "check(merge_states)"))
+    hand_in(
+        "eve/03_online_softmax.ipynb",
+        notebook("%matplotlib inline\nX = 'RIGHT'", "%%time\ndef merge_states(a, b):\n    return X", "check(merge_states)"),
+    )
     hand_in("fay.ipynb", notebook(RIGHT, catalogue.stub_text(catalogue.find("merge_states"))))  # a copied cell with the stub costs nothing
     hand_in("gil/mine.ipynb", notebook(catalogue.stub_text(catalogue.find("merge_states"))))
     hand_in(f"hal/{FILE}", f"# ==== safe_softmax ====\ndef safe_softmax(:\n\n# ==== merge_states ====\n{RIGHT}")
@@ -145,8 +150,16 @@ def test_odd_submissions_are_their_own_verdict(course, hand_in, tmp_path):
     hand_in(f"latin/{FILE}", "# é\n".encode("latin-1")), hand_in(f"bytes/{FILE}", bytes(range(256))), hand_in(f"zero/{FILE}", "\0" * 9)
     hand_in(f"huge/{FILE}", "x = 1\n" * 400_000), hand_in("twice.py"), hand_in(f"twice/{FILE}"), hand_in("nothing/notes.txt", "x")
     hand_in("broken/03_online_softmax.ipynb", "[" * 100_000), hand_in("old/a.ipynb", notebook(nbformat=3)), hand_in("list/a.ipynb", "[]")
-    hand_in(f"deep/{FILE}", "def merge_states(a, b):\n    return " + "(" * 300 + ")" * 300), hand_in(f"minus/{FILE}", "merge_states = " + "-" * 20_000 + "1")
-    hand_in(f"two/{FILE}", RIGHT), hand_in("two/ch03_other.py", WRONG), hand_in(f"same/{FILE}", RIGHT), hand_in("same/ch03_copy.py", "# a copy\n" + RIGHT)
+    (
+        hand_in(f"deep/{FILE}", "def merge_states(a, b):\n    return " + "(" * 300 + ")" * 300),
+        hand_in(f"minus/{FILE}", "merge_states = " + "-" * 20_000 + "1"),
+    )
+    (
+        hand_in(f"two/{FILE}", RIGHT),
+        hand_in("two/ch03_other.py", WRONG),
+        hand_in(f"same/{FILE}", RIGHT),
+        hand_in("same/ch03_copy.py", "# a copy\n" + RIGHT),
+    )
     hand_in(f"book/{FILE}", RIGHT), hand_in("book/03_online_softmax.ipynb", notebook(WRONG))
     hand_in("cell.ipynb", notebook("def merge_states(a, b:\n    return a"))
     (folder / "empty").mkdir(), (folder / "pipe").mkdir(), (folder / "link").mkdir(), (folder / "inner").mkdir()

@@ -55,7 +55,9 @@ def lines(**changed):
         "b": ["mutant", "b", "timeout", "b", True, 8.0],
         "c": ["mutant", "c", "failed", "c", True, 0.2],
     }
-    found = [{"unit": [EXERCISE.name, phase, n, "all"], "rows": [list(row) for row in rows.values()]} for phase in ("seeds", "repeats") for n in range(2)]
+    found = [
+        {"unit": [EXERCISE.name, phase, n, "all"], "rows": [list(row) for row in rows.values()]} for phase in ("seeds", "repeats") for n in range(2)
+    ]
     for key, row in changed.items():
         found[int(key[-1])]["rows"][list(rows).index(key[:-1])][2:5] = row
     return found
@@ -69,7 +71,9 @@ def test_figures_of_a_perfect_grader():
     found = total()
     assert found["mutants"]["killed"]["count"] == found["mutants"]["own sentence"]["count"] == 6
     assert found["mutants"]["wrong name"]["count"] == found["mutants"]["unknown"]["count"] == found["right answers"]["refused"]["count"] == 0
-    assert found["repeats"]["changed"]["count"] == 0 and found["seconds"]["all"]["max"] == 8.0 and found["seconds"]["by status"]["failed"]["p50"] == 0.2
+    assert (
+        found["repeats"]["changed"]["count"] == 0 and found["seconds"]["all"]["max"] == 8.0 and found["seconds"]["by status"]["failed"]["p50"] == 0.2
+    )
 
 
 def test_every_fault_is_counted_and_listed():
@@ -86,7 +90,12 @@ def test_every_fault_is_counted_and_listed():
     unstable = total(c2=["failed", "unknown", False])["repeats"]
     assert unstable["changed"]["count"] == 1 and unstable["changed status"] == 0
     assert total(c2=["timeout", "c", True])["repeats"]["changed status"] == 1
-    page = grader_numbers.page({**WHERE, **grader_numbers.summary([EXERCISE], lines(a0=["failed", "b", False], solution1=["failed", "unknown", False], c2=["error", "x", False]))})
+    page = grader_numbers.page(
+        {
+            **WHERE,
+            **grader_numbers.summary([EXERCISE], lines(a0=["failed", "b", False], solution1=["failed", "unknown", False], c2=["error", "x", False])),
+        }
+    )
     assert all(f"- {EXERCISE.name}, {name}" in page for name in ("a", "solution", "c"))
     assert "chapter 00" in page
 
@@ -142,8 +151,16 @@ def test_the_whole_command(tmp_path, monkeypatch, capsys):
     assert grader_report.main(["--seeds", "3", "--repeats", "4", "--mutant-seeds", "2", "--mutant-repeats", "1", "--workers", "2"]) == 0
     report = json.loads((tmp_path / "r.json").read_text())
     total, mutants, right = report["total"], len(WHOLE.mutants), 1 + len(WHOLE.right)
-    assert (total["mutants"]["texts"], total["mutants"]["own sentence"]["count"], total["mutants"]["killed"]["of"]) == (mutants, 2 * mutants, 2 * mutants)
-    assert (total["right answers"]["texts"], total["right answers"]["refused"]["count"], total["right answers"]["refused"]["of"]) == (right, 0, 3 * right)
+    assert (total["mutants"]["texts"], total["mutants"]["own sentence"]["count"], total["mutants"]["killed"]["of"]) == (
+        mutants,
+        2 * mutants,
+        2 * mutants,
+    )
+    assert (total["right answers"]["texts"], total["right answers"]["refused"]["count"], total["right answers"]["refused"]["of"]) == (
+        right,
+        0,
+        3 * right,
+    )
     assert total["repeats"]["checks"] == mutants + 4 * right and total["repeats"]["changed"]["count"] == 0
     assert total["seconds"]["by status"]["passed"]["max"] == 0.25 and "--mutant-repeats 1" in report["command"] and report["class"] == CLASS
     assert grader_report.main(["--check"]) == 0 and not (tmp_path / "j").exists()
@@ -162,7 +179,16 @@ class Knowing(FakeJudge):
 
 CLASS = {
     **WHERE,
-    **{"submissions": 1, "answers": 1, "wrong": [], "named": 0, "nameable": 0, "by_kind": {"x": {"answers": 1, "right": 1}}, "chapter": 3, "minutes": 1.0},
+    **{
+        "submissions": 1,
+        "answers": 1,
+        "wrong": [],
+        "named": 0,
+        "nameable": 0,
+        "by_kind": {"x": {"answers": 1, "right": 1}},
+        "chapter": 3,
+        "minutes": 1.0,
+    },
     **{"workers": 2, "submissions unchanged": True, "course unchanged": True, "graded alone": 1, "same alone": 1},
 }
 

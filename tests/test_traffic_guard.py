@@ -142,4 +142,3 @@ def test_the_trace_tells_which_tile_each_program_touched():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", TRACE], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
-

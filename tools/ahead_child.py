@@ -19,6 +19,7 @@ from unittest import mock
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 HEADS, KV_HEADS, TOKENS = 8, 2, 4096
+CACHE_KERNELS = ("decode_split", "merge_splits", "paged_decode", "paged_prefill", "write_kv", "rope")
 
 
 class Absent:
@@ -96,7 +97,9 @@ def of_kernel(cell: dict) -> None:
     def empty(*sizes: int):
         return torch.empty(sizes, dtype=dtype, device="meta")
 
-    if name.startswith("flash_forward"):
+    if name in CACHE_KERNELS:
+        of_cache_kernel(module, name, empty, shape["D"])
+    elif name.startswith("flash_forward"):
         D = shape["D"]
         q, k, v = empty(2, HEADS, TOKENS, D), empty(2, KV_HEADS, TOKENS, D), empty(2, KV_HEADS, TOKENS, D)
         module.flash_attention_forward(q, k, v, causal=shape["causal"])
@@ -116,6 +119,31 @@ def of_kernel(cell: dict) -> None:
         getattr(module, name)(empty(shape["M"], shape["N"]))
     else:
         raise ValueError(f"tools/ahead_child.py does not know how to launch kernels/{name}.py; add it to of_kernel")
+
+
+def of_cache_kernel(module, name: str, empty, D: int) -> None:
+    """A step of 64 requests over caches of up to 8,192 tokens, in blocks of 16."""
+    import torch
+
+    B, TOKENS_EACH, BLOCK = 64, 8192, 16
+    integers = [torch.empty(sizes, dtype=torch.int32, device="meta") for sizes in ((B, TOKENS_EACH // BLOCK), (B,), (B + 1,))]
+    tables, lengths, cu_q = integers
+    q, k, blocks = empty(B, HEADS, D), empty(B, KV_HEADS, TOKENS_EACH, D), empty(4096, BLOCK, KV_HEADS, D)
+    if name == "decode_split":
+        module.decode_split(q, k, k, lengths)
+    elif name == "merge_splits":
+        outs = torch.empty(32, B, HEADS, D, device="meta")
+        module.merge_splits(outs, outs[..., 0], q.dtype)
+    elif name == "paged_decode":
+        module.paged_decode(q, blocks, blocks, tables, lengths)
+    elif name == "paged_prefill":
+        module.paged_prefill(empty(TOKENS, HEADS, D), blocks, blocks, tables, cu_q, lengths, TOKENS)
+    elif name == "write_kv":
+        new = empty(TOKENS, KV_HEADS, D)
+        module.write_kv(new, new, blocks, blocks, torch.empty(TOKENS, dtype=torch.int64, device="meta"))
+    else:
+        angles = torch.empty(TOKENS, D, device="meta")
+        module.apply_rope(empty(2, HEADS, TOKENS, D), angles, angles)
 
 
 def of_exercise(cell: dict) -> None:

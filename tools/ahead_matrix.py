@@ -35,6 +35,8 @@ SHAPES = {
     "swiglu": [{"M": 8192, "N": 4096, "dense": True}, {"M": 8192, "N": 4096, "dense": False}],
     "matmul": [{"M": 4096, "N": 4096, "K": 4096}],
     "read_again": [{"N": 1 << 24}],
+    **dict.fromkeys(("decode_split", "paged_decode", "paged_prefill"), [{"D": D} for D in (64, 128, 256)]),
+    **dict.fromkeys(("merge_splits", "write_kv", "rope"), [{"D": 128}]),
 }
 ATTENTION = [{"D": D, "causal": causal} for D in (40, 64, 128, 256) for causal in (False, True)]
 # Spills that stay, each with its reason; every other cell must not spill at all: (kernel, targets, dtypes, shapes as text, bytes, why)

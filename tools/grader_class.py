@@ -173,7 +173,14 @@ def _unreadable(folder: Path, exercises: list[Exercise], kind: str) -> dict[str,
 
 
 def cell(text: str) -> dict:
-    return {"cell_type": "code", "id": hashlib.sha256(text.encode()).hexdigest()[:8], "metadata": {}, "outputs": [], "execution_count": None, "source": text}
+    return {
+        "cell_type": "code",
+        "id": hashlib.sha256(text.encode()).hexdigest()[:8],
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        "source": text,
+    }
 
 
 def sections(texts: dict[str, str]) -> str:
@@ -200,7 +207,19 @@ def hashes(folder: Path) -> str:
 
 def graded(made: MadeUp, output: Path, jobs: int, seed: int) -> dict[str, list[dict]]:
     """`course grade` as a process of its own: {student: results}."""
-    command = [sys.executable, "-m", "course_lib.commands", "grade", str(made.folder), "--output", str(output), "--jobs", str(jobs), "--seed", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "course_lib.commands",
+        "grade",
+        str(made.folder),
+        "--output",
+        str(output),
+        "--jobs",
+        str(jobs),
+        "--seed",
+        str(seed),
+    ]
     chapters = sorted({catalogue.find(name).chapter for one in made.expected.values() for name in one})
     subprocess.run([*command, *(f"--chapter={number}" for number in chapters)], cwd=ROOT, check=True)
     lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()[1:]]

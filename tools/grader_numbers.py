@@ -30,7 +30,10 @@ def _at_most(hits: int, trials: int, rate: float) -> float:
         return 1.0
     if rate >= 1:
         return 0.0
-    terms = (math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * math.log(rate) + (trials - k) * math.log1p(-rate) for k in range(hits + 1))
+    terms = (
+        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * math.log(rate) + (trials - k) * math.log1p(-rate)
+        for k in range(hits + 1)
+    )
     return math.fsum(map(math.exp, terms))
 
 
@@ -102,7 +105,9 @@ def stability(rows: list[tuple]) -> dict:
     for row in rows:
         seen[row[0], row[4]][row[5], row[6]] += 1
     seen = {key: found for key, found in seen.items() if sum(found.values()) > 1}
-    changing = {f"{exercise}, {name}": [[*verdict, count] for verdict, count in found.items()] for (exercise, name), found in seen.items() if len(found) > 1}
+    changing = {
+        f"{exercise}, {name}": [[*verdict, count] for verdict, count in found.items()] for (exercise, name), found in seen.items() if len(found) > 1
+    }
     status = [key for key, found in seen.items() if len({verdict[0] for verdict in found}) > 1]
     return {"checks": len(rows), "changed": rate(len(changing), len(seen)), "changed status": len(status), "which": changing}
 
@@ -233,14 +238,25 @@ def _held_out(found: dict) -> list[str]:
 
 def _adversaries(found: dict) -> list[str]:
     cases, held = (sum(row[key] for row in found["tests"].values()) for key in ("cases", "held"))
-    out = ["## Adversaries", "", f"`tests/test_adversaries*.py`: {held} of {cases} cases held.", "", "| test | cases | held | not run here |", "|---|---|---|---|"]
+    out = [
+        "## Adversaries",
+        "",
+        f"`tests/test_adversaries*.py`: {held} of {cases} cases held.",
+        "",
+        "| test | cases | held | not run here |",
+        "|---|---|---|---|",
+    ]
     out += [f"| {name} | {row['cases']} | {row['held']} | {row['skipped']} |" for name, row in found["tests"].items()]
     return [*out, "", *(["Not held:", "", *(f"- `{name}`" for name in found["not held"]), ""] if found["not held"] else [])]
 
 
 def _class(found: dict) -> list[str]:
     right = found["answers"] - len(found["wrong"])
-    safe = "No submission and no file of the course was changed" if found["submissions unchanged"] and found["course unchanged"] else "FILES WERE CHANGED"
+    safe = (
+        "No submission and no file of the course was changed"
+        if found["submissions unchanged"] and found["course unchanged"]
+        else "FILES WERE CHANGED"
+    )
     out = [
         f"## A class of {found['submissions']}",
         "",

@@ -299,7 +299,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    fewer = [f" --{what} {n}" for what, n in (("mutant-seeds", arguments.mutant_seeds), ("mutant-repeats", arguments.mutant_repeats)) if n is not None]
+    fewer = [
+        f" --{what} {n}" for what, n in (("mutant-seeds", arguments.mutant_seeds), ("mutant-repeats", arguments.mutant_repeats)) if n is not None
+    ]
     return f"python -m tools.grader_report --seeds {arguments.seeds} --repeats {arguments.repeats}{''.join(fewer)} --workers {arguments.workers}"
 
 

@@ -31,7 +31,9 @@ def main() -> int:
     print(f"course: installing {', '.join(wanted)}")
     result = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *wanted])
     if result.returncode:
-        print("course: the installation failed. Check that the notebook may use the internet (on Kaggle: Settings > Internet), then run this cell again.")
+        print(
+            "course: the installation failed. Check that the notebook may use the internet (on Kaggle: Settings > Internet), then run this cell again."
+        )
     return result.returncode
 
 

@@ -1,6 +1,6 @@
 """Lint the notebooks: structure fails, house numbers warn. The rules are in tools/notebook_rules.py.
 
-    python -m tools.notebook_lint [NOTEBOOK ...]     exit 0: no failure, 1: failures, 2: a path that cannot be read
+python -m tools.notebook_lint [NOTEBOOK ...]     exit 0: no failure, 1: failures, 2: a path that cannot be read
 """
 
 import argparse

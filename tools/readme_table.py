@@ -1,6 +1,6 @@
 """Write the chapter table of README.md, between its two markers, from course_lib/chapters.py.
 
-    python -m tools.readme_table [--check]
+python -m tools.readme_table [--check]
 """
 
 import argparse

@@ -218,7 +218,9 @@ def _plan_notebook(path: Path, exercises: list[Exercise], plan: Plan) -> None:
             changed.append(f"{kind}:{name}")
         seen.add((kind, name))
     missing = [f"{kind}:{name}" for name in by_name for kind in ("statement", "exercise") if (kind, name) not in seen]
-    plan.refused += [f"{where}: no cell is tagged {tag}; put an empty {_KINDS[tag.split(':')[0]]} cell with that tag where it belongs" for tag in missing]
+    plan.refused += [
+        f"{where}: no cell is tagged {tag}; put an empty {_KINDS[tag.split(':')[0]]} cell with that tag where it belongs" for tag in missing
+    ]
     if changed:
         plan.drift.append(f"{where}: {', '.join(changed)}")
         plan.files[path] = nbformat.v4.writes(notebook) + "\n"

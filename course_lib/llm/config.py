@@ -52,6 +52,12 @@ class ModelConfig:
         if self.family not in FAMILIES:
             raise ValueError(f"ModelConfig: family {self.family!r} is not one of {', '.join(FAMILIES)}")
 
+    @property
+    def longest_text(self) -> int:
+        """Positions that generation may use: what the model was trained on, or what "dynamic" scaling stretches that to."""
+        scaling = self.rope_scaling or {}
+        return int(self.max_positions * scaling["factor"]) if scaling.get("rope_type") == "dynamic" else self.max_positions
+
     @classmethod
     def from_hf(cls, source: dict[str, Any] | str | Path) -> "ModelConfig":
         """From the contents of config.json, or the path of that file or its folder."""

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.llm.cache import Attend, Cache
 from course_lib.llm.config import ModelConfig
 from course_lib.llm.rope import apply_rope, rope_table
 
-# attend(layer, q [B, H, N, D], k [B, H_KV, N, D], v [B, H_KV, N, D]) -> [B, H, N, D]; q and k are already turned by RoPE
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]  # rope(x [B, H, N, D], cos, sin) -> [B, H, N, D]
 
 
@@ -106,13 +105,18 @@ class Llama(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.rope: Rope = apply_rope  # a slot too: the learner's own, or kernels.rope
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._table: tuple[Tensor, Tensor] | None = None  # cos, sin [length, D]
 
-    def forward(self, tokens: Tensor, cache=None, positions: Tensor | None = None, attend: Attend | None = None, last: bool = False) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None, attend: Attend | None = None, last: bool = False
+    ) -> Tensor:
         """Logits for the token after each of `tokens`; see the class for the ways to call it."""
         N = tokens.shape[-1]
         if cache is not None:
-            positions, attend = cache.positions(N), attend or cache.attend
+            if positions is not None or attend is not None:
+                raise ValueError("Llama: a cache brings its own positions and attention; give either the cache, or positions and attend")
+            self.reserve(cache.capacity)
+            positions, attend = cache.positions(N), cache.attend
         hidden = self.hidden(tokens, positions, attend or causal_attention)
         if cache is not None:
             cache.advance(N)
@@ -120,7 +124,9 @@ class Llama(nn.Module):
 
     def hidden(self, tokens: Tensor, positions: Tensor | None, attend: Attend) -> Tensor:
         """The last layer's normalised output, [B, N, hidden_size]; positions is [N] or [B, N], None means 0 to N - 1."""
-        cos, sin = self.angles(tokens.shape[-1], positions)
+        if tokens.dim() != 2 or tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"Llama: tokens must be whole numbers [B, N], not {tokens.dtype} {list(tokens.shape)}")
+        cos, sin = self.angles(tokens.shape[1], positions)
         x = self.embed_tokens(tokens)
         for number, layer in enumerate(self.layers):
             x = layer(x, cos, sin, number, attend, self.rope)
@@ -128,15 +134,28 @@ class Llama(nn.Module):
 
     def angles(self, N: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """cos and sin of the positions, in the model's dtype: [N, D], or [B, 1, N, D] where positions is [B, N]."""
-        weight = self.embed_tokens.weight
-        cos, sin = self._table(self.config.max_positions, weight)
+        if self.config.rope_scaling and self.config.rope_scaling["rope_type"] == "dynamic":  # the angles depend on how long the text is by now
+            length = N if positions is None else int(positions.max()) + 1
+            self._make_table(max(length, self.config.max_positions))
+        elif positions is None:
+            self.reserve(N)
+        elif self._table is None:
+            self.reserve(min(self.config.max_positions, 8192))
+        cos, sin = self._table
         if positions is None:
             return cos[:N], sin[:N]
         cos, sin = cos[positions], sin[positions]
         return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
 
-    def _table(self, length: int, weight: Tensor) -> tuple[Tensor, Tensor]:
-        if self._tables is None or self._tables[0].device != weight.device or self._tables[0].dtype != weight.dtype:
+    def reserve(self, length: int) -> None:
+        """Compute the angles of positions 0 to length - 1 now. Whoever passes `positions` beyond 8,192 without a cache calls this once before."""
+        weight = self.embed_tokens.weight
+        table = self._table
+        if table is None or table[0].shape[0] < length or table[0].device != weight.device or table[0].dtype != weight.dtype:
+            self._make_table(length)
+
+    def _make_table(self, length: int) -> None:
+        weight = self.embed_tokens.weight
+        if self._table is None or self._table[0].shape[0] != length or self._table[0].dtype != weight.dtype or self._table[0].device != weight.device:
             cos, sin = rope_table(self.config, length, weight.device)
-            self._tables = cos.to(weight.dtype), sin.to(weight.dtype)
-        return self._tables
+            self._table = cos.to(weight.dtype), sin.to(weight.dtype)
