@@ -14,6 +14,7 @@ import types
 import warnings
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -138,6 +139,10 @@ class Server:
         function = module.__dict__.get(name)
         if not callable(function):
             return {"failure": {"kind": "missing", "type": "", "message": f"after running your answer, {name} is not a function", "frames": []}}
+        if request.get("harness"):
+            harness = types.ModuleType("harness")
+            exec(compile(request["harness"], "<harness>", "exec"), harness.__dict__)
+            function = partial(harness.run, function)
         self.functions[key], self.modules[key] = function, module
         return {}
 

@@ -108,7 +108,7 @@ class Mutants:
         if self._process is None:
             self._process, self._loaded = self.start(), set()
         if mutant.id not in self._loaded:
-            failure = self._process.load(mutant.id, self._text(mutant), self.exercise.name, self.deadline + 1)
+            failure = self._process.load(mutant.id, self._text(mutant), self.exercise.name, self.deadline + 1, self.material.harness)
             if failure:
                 return Reply(failure=failure)
             self._loaded.add(mutant.id)

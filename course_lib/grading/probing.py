@@ -123,10 +123,10 @@ class AnswerProcess:
             raise Ended("garbled")
         self.output = Output(os.dup(self._popen.stdout.fileno()))
 
-    def load(self, key: str, text: str, name: str, deadline: float) -> dict | None:
-        """Execute a text in the child; None, or how that failed."""
+    def load(self, key: str, text: str, name: str, deadline: float, harness: str = "") -> dict | None:
+        """Execute a text in the child; None, or how that failed. harness: source of what is called in the answer's place (`spec.Check`)."""
         self._texts[key] = text
-        request = {"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled"}
+        request = {"op": "load", "key": key, "text": text, "name": name, "file": self.flavour == "compiled", "harness": harness}
         return _failure(self._exchange(request, deadline).get("failure"), text)
 
     def call(self, key: str, args: tuple, kwargs: dict, layout: str, deadline: float, again: bool = False) -> Reply:

@@ -171,3 +171,4 @@ class Check:
     returns: str = "a tensor"  # said when something else comes back
     allow: tuple[str, ...] = ()  # a Triton exercise's host: aten ops that may make tensors as large as the result ("all": any)
     seconds: float = 8.0  # time limit of one whole check
+    harness: str = ""  # source of `run(subject, *args, **kwargs)`: called in the answer's process in the answer's place, where one call does not show it (a class)

@@ -95,7 +95,7 @@ class Trial:
             began = time.monotonic()
             self._process = self.start()
             self.deadline = (self.deadline or began + self.limit) + time.monotonic() - began  # starting is not the answer's time
-            self.load_failure = self._process.load("answer", self.text, self.exercise.name, self.deadline)
+            self.load_failure = self._process.load("answer", self.text, self.exercise.name, self.deadline, self.material.harness)
         return self._process
 
     def close(self) -> None:
