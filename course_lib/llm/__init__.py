@@ -8,6 +8,7 @@ from course_lib.llm.config import ModelConfig
 from course_lib.llm.generation import generate, generate_uncached, probabilities, sampler, stream
 from course_lib.llm.loading import checkpoint_folder, load_model, load_tokenizer
 from course_lib.llm.model import Llama, causal_attention
+from course_lib.llm.paged import PagedCache
 from course_lib.llm.rope import apply_rope, inverse_frequencies, rope_table
 from course_lib.llm.tokenizer import Tokenizer
 
@@ -17,6 +18,7 @@ __all__ = [
     "KVCache",
     "Llama",
     "ModelConfig",
+    "PagedCache",
     "Tokenizer",
     "apply_rope",
     "causal_attention",
