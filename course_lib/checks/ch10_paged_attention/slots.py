@@ -221,7 +221,8 @@ PAGED_GATHER = Check(
         ),
         Mutant(
             "rows",
-            "There is one row for each of the `length` keys. What usually goes wrong: length // BLOCK rounds down and misses the last, partial block; the last block came whole, cut it; blocks and places are still two dimensions.",
+            "There is one row for each of the `length` keys. What usually goes wrong: length // BLOCK rounds down and misses the last, partial block; "
+            "the last block came whole, cut it; blocks and places are still two dimensions.",
             edits=((".flatten(0, 1)[:length]", ""),),
             rule="shape",
         ),
