@@ -68,7 +68,9 @@ def lognormal_requests(count: int, prompt_mean: float, output_mean: float, sigma
     return [Request(p, o) for p, o in zip(*columns, strict=True)]
 
 
-def simulate(policy: str, requests: Sequence[Request], slots: int, longest: int = 2048, block: int = 16, steps: int = 1500, warm_up: int = 500) -> Run:
+def simulate(
+    policy: str, requests: Sequence[Request], slots: int, longest: int = 2048, block: int = 16, steps: int = 1500, warm_up: int = 500
+) -> Run:
     """Steps of a server with `slots` slots. policy: one of POLICIES, or "blocks" (of `block` slots). The first `warm_up` steps are not counted."""
     if policy != "blocks" and policy not in POLICIES:
         raise ValueError(f"simulate: the policy is {policy!r}; choose one of {', '.join([*POLICIES, 'blocks'])}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from course_lib.block_tables import BlockTables
 from course_lib.figures.core import (
@@ -21,7 +21,6 @@ from course_lib.figures.core import (
     WIDTH,
     Card,
     Picture,
-    arrow,
     label_ends,
     many,
     number,
@@ -71,25 +70,30 @@ def opening() -> Picture:
         place = {block: (3.75 + block % 4 * 1.17, 2.02 - block // 4 * 0.82) for block in range(12)}
         for block, (x, y) in place.items():
             names = [name for name, (_, table) in texts.items() if block in table]
-            _drawn_block(ax, x, y, 1.05, 0.5, [words[names[0]][i + 2 * texts[names[0]][1].index(block)] if i + 2 * texts[names[0]][1].index(block)
-                         < len(words[names[0]]) else None for i in range(2)] if names else [None, None], f"block {block}", " ".join(names))  # fmt: skip
+            held = words[names[0]][2 * texts[names[0]][1].index(block) :][:2] if names else []
+            places = [*held, None, None][:2]
+            _drawn_block(ax, x, y, 1.05, 0.5, places, f"block {block}", " ".join(names), Q if len(names) > 1 else MUTED)
         for row, (name, (text, table)) in enumerate(texts.items()):
             y = 2.22 - row * 0.82
             say(ax, 0.05, y + 0.12, name, "left center", INK, LABEL_SIZE, fontweight="bold")
             say(ax, 0.28, y + 0.12, f"\u201c{text}\u201d", "left center", INK)
             say(ax, 0.28, y - 0.15, "table", "left center", MUTED)
             for i, block in enumerate(table):
-                rounded(ax, 0.75 + i * 0.42, y - 0.27, 0.36, 0.25, tint(MEMORY, 0.12), MEMORY, 0.04, linewidth=0.8)
+                shared = block == 5
+                rounded(
+                    ax, 0.75 + i * 0.42, y - 0.27, 0.36, 0.25, tint(MEMORY, 0.12), Q if shared else MEMORY, 0.04, linewidth=2.2 if shared else 0.8
+                )
                 say(ax, 0.93 + i * 0.42, y - 0.15, str(block), "center center", INK)
-        arrow(ax, (2.1, 2.07), (place[5][0] + 0.1, place[5][1] + 0.3), MUTED, bend=-0.12)
-        arrow(ax, (2.1, 1.25), (place[5][0] - 0.03, place[5][1] + 0.2), MUTED, bend=-0.05)
+        say(ax, 0.75, 0.12, "blue: named by two tables, stored once", "left center", word_colour(Q))
         return card.picture(
             "Blocks of two tokens. Text A, the cat sat on the mat, has the table 5, 1, 8. Text B, the cat sat on a roof and, has the table 5, 10, 3: its first block "
             "is A's. Text C has one block, 6. The blocks lie in no order among free ones."
         )
 
 
-def _drawn_block(ax: Axes, x: float, y: float, wide: float, high: float, places: Sequence, above: str, below: str, edge: str = MUTED, fill: str = "") -> None:
+def _drawn_block(
+    ax: Axes, x: float, y: float, wide: float, high: float, places: Sequence, above: str, below: str, edge: str = MUTED, fill: str = ""
+) -> None:
     """One block: its places side by side, a number above, who holds it beside that."""
     each = wide / len(places)
     for i, token in enumerate(places):
@@ -106,7 +110,8 @@ def tables(state: BlockTables, title: str, words: str = "") -> Picture:
     """Every request's table beside every block of the memory: tokens, holders, copies. `words` says what just happened."""
     if not title.strip():
         raise ValueError("tables needs a title that says what happened")
-    across = 4
+    wide = 0.25 * state.block_size
+    across = max(1, int(4.45 // (wide + 0.1)))
     rows = -(-state.num_blocks // across)
     tall = max(0.42 + rows * 0.72, 0.35 + 0.62 * len(state.tables)) + 0.1
     cached = set(state.named.values())
@@ -123,13 +128,14 @@ def tables(state: BlockTables, title: str, words: str = "") -> Picture:
         if not state.tables:
             say(ax, 0.05, tall - 0.35, "no request", "left center", MUTED)
         for block in range(state.num_blocks):
-            x, y = 4.05 + block % across * 1.1, tall - 0.68 - block // across * 0.72
+            x, y = 4.05 + block % across * (wide + 0.1), tall - 0.68 - block // across * 0.72
             holders = state.held_by(block)
             there = bool(holders) or block in cached
             places = state.memory[block] if there else [None] * state.block_size
-            _drawn_block(ax, x, y, 1.0, 0.4, places, str(block), " ".join(holders) or ("cached" if there else ""), V if block in state.changed else MUTED)
-        _key(card, 0.25, 0.16 if not words else 0.16,
-             [(tint(K, 0.22), "held by a request"), (tint(K, 0.1), "kept by the prefix cache alone"), (CARD, "free"), (V, "frame: just written")])  # fmt: skip
+            edge, fill = V if block in state.changed else MUTED, tint(K, 0.22 if holders else 0.07)
+            _drawn_block(ax, x, y, wide, 0.4, places, str(block), " ".join(holders) or ("cached" if there else ""), edge, fill)
+        _key(card, 0.25, 0.16,
+             [(tint(K, 0.22), "held by a request"), (tint(K, 0.07), "kept by the prefix cache alone"), (CARD, "free"), (V, "frame: written in this step")])  # fmt: skip
         if words:
             card.paragraph(0.25, 0.62, words, WIDTH - 0.5)
         told = ". ".join(f"{name}: blocks {', '.join(map(str, table)) or 'none'}" for name, table in state.tables.items())
@@ -240,7 +246,7 @@ def samples(counts: Sequence[int], separate: Sequence[int], shared: Sequence[int
     title = f"{counts[-1]} samples of one prompt: forking holds {shared[-1]:,} {unit} instead of {separate[-1]:,}, {percent(saved)} fewer"
     with Card(title, height=2.55) as card:
         ax = card.axes(0.8, 0.55, WIDTH - 2.6, 1.9)
-        for values, colour, words in ((separate, MASKED, "a copy of the prompt each"), (shared, K, "forked")):
+        for values, colour in ((separate, MASKED), (shared, K)):
             ax.plot(counts, values, color=colour, marker="o", markersize=4)
         ax.set_xlim(0, counts[-1])
         ax.set_ylim(bottom=0)
@@ -263,6 +269,7 @@ def prompts(hit: Sequence[int], total: Sequence[int]) -> Picture:
         ax.bar(at, hit, color=tint(K, 0.35), width=0.8)
         ax.bar(at, [t - h for h, t in zip(hit, total, strict=True)], bottom=hit, color=K, width=0.8)
         ax.set_xlim(0.3, len(hit) + 0.7)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("requests, in the order of arrival")
         ax.set_ylabel("prompt tokens")
         _key(card, 0.85, 2.5, [(K, "computed"), (tint(K, 0.35), "found in the cache")])
@@ -296,7 +303,9 @@ def decode_bytes(ways: Mapping[str, Mapping[str, float]], title: str | None = No
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         ax.set_xlabel("requested bytes (KiB)")
         _key(card, left, 0.5 * len(ways) + 0.85, [(PARTS[name], name) for name in used])
-        told = " ".join(f"{way}: {size(totals[way])}, of it {', '.join(f'{name} {size(n)}' for name, n in parts.items() if n)}." for way, parts in ways.items())
+        told = " ".join(
+            f"{way}: {size(totals[way])}, of it {', '.join(f'{name} {size(n)}' for name, n in parts.items() if n)}." for way, parts in ways.items()
+        )
         return card.picture(f"{title}. {told}")
 
 
@@ -304,19 +313,24 @@ def who_sees(cases: Mapping[str, tuple[int, int]]) -> Picture:
     """Which keys the new queries of a request see: {what it is: (new queries, keys in all)}. Every case is the same mask, aligned bottom right."""
     if not cases or any(not 1 <= n <= length <= 24 for n, length in cases.values()):
         raise ValueError("who_sees needs cases with 1 to `length` new queries over at most 24 keys")
-    with Card("Chunks, prefix hits and drafts are one shape: new queries at the end of a text whose keys are stored", height=2.45) as card:
-        ax = card.axes(0.2, 0, WIDTH - 0.4, 2.45, bare=True)
-        room = (WIDTH - 0.4) / len(cases)
-        cell = min((room - 0.35) / max(length for _, length in cases.values()), 0.2)
+    room = (WIDTH - 0.4) / len(cases)
+    cell = min((room - 0.35) / max(length for _, length in cases.values()), 0.2)
+    tall = 0.95 + cell * max(n for n, _ in cases.values())
+    with Card("Chunks, prefix hits and drafts are one shape: new queries at the end of a text whose keys are stored", height=tall) as card:
+        ax = card.axes(0.2, 0, WIDTH - 0.4, tall, bare=True)
         for i, (name, (n, length)) in enumerate(cases.items()):
             left = i * room + 0.05
-            say(ax, left, 2.28, name, "left center", INK, LABEL_SIZE, fontweight="bold")
-            say(ax, left, 2.05, f"{many(n, 'query') if n == 1 else f'{n} queries'}, {length} keys", "left center", MUTED)
+            say(ax, left, tall - 0.17, name, "left center", INK, LABEL_SIZE, fontweight="bold")
+            say(ax, left, tall - 0.4, f"{many(n, 'query') if n == 1 else f'{n} queries'}, {length} keys", "left center", MUTED)
             for row in range(n):
                 for key in range(length):
                     sees, own = key <= length - n + row, key >= length - n
                     face = (tint(Q, 0.6) if own else tint(K, 0.45)) if sees else tint(MASKED, 0.15)
-                    ax.add_patch(Rectangle((left + key * cell, 1.85 - (row + 1) * cell), cell, cell, facecolor=face, edgecolor=CARD, linewidth=0.6))
-        _key(card, 0.25, 0.16, [(tint(K, 0.45), "key that was stored before"), (tint(Q, 0.6), "key of a new token"), (tint(MASKED, 0.15), "not seen")])
+                    ax.add_patch(
+                        Rectangle((left + key * cell, tall - 0.55 - (row + 1) * cell), cell, cell, facecolor=face, edgecolor=CARD, linewidth=0.6)
+                    )
+        _key(
+            card, 0.25, 0.16, [(tint(K, 0.45), "key that was stored before"), (tint(Q, 0.6), "key of a new token"), (tint(MASKED, 0.15), "not seen")]
+        )
         told = "; ".join(f"{name}: {n} queries over {length} keys" for name, (n, length) in cases.items())
         return card.picture(f"Query i of n sees the keys up to its own, number length - n + i. {told}.")

@@ -21,6 +21,9 @@ def run(subject, num_blocks, steps):
     allocator, names, held, told = subject(num_blocks), {}, {}, []
     for step in steps:
         who, verb, what = re.fullmatch(r"(?:(\\w+) = )?(\\w+)\\((.*)\\)", step).groups()
+        if what.isalnum() and not what.isdigit() and what not in names:
+            told.append(f"no such block was given out, {count(allocator)} free")
+            continue
         block = names[what] if what in names else int(what) if what else None
         try:
             if verb == "allocate":

@@ -35,13 +35,13 @@ PAGED_DECODE = Check(
     rules=DECODE,
     mutants=(
         *sentences.looking_up("length"),
-        *flash.rescaling(),
-        *flash.dividing("new_max")[:2],
-        *flash.scaling("new_max")[:3],
+        *flash.rescaling()[:2],
+        *flash.dividing("new_max")[:1],
+        *flash.scaling("new_max")[:1],
         flash.tail_counted(
             ('scores = tl.where((at < length)[None, :], scores, -float("inf"))\n', "scores = scores + 0.0\n"),
         ),
-        *flash.walking("for start in range(0, ", "length")[:2],
+        *flash.walking("for start in range(0, ", "length")[:1],
         Mutant(
             "newest-missed",
             "The newest key was left out: `lengths` counts it, so the last position is length - 1.",

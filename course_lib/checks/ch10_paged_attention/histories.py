@@ -57,6 +57,11 @@ def shortest(call: Callable, play: Play, size: int, moves: Sequence[Move]) -> tu
             break
         else:
             width //= 2
+    for one in range(len(best[0]) - 2, -1, -1):  # what came and went again has to be taken out as a pair
+        for other in range(one - 1, -1, -1):
+            if one < len(best[0]) - 1 and tries < MOST_TRIES:
+                part, tries = [move for i, move in enumerate(best[0]) if i not in (one, other)], tries + 1
+                best = tried(part) or best
     return best[1], best[2], best[3]
 
 

@@ -49,7 +49,6 @@ def prefill_tiles() -> Rule:
             for first in range(0, n * group, height):
                 end = min(length, length - n + (first + height - 1) // group + 1)
                 read += min(length, -(-end // block_n) * block_n)
-                total += SPARE * TABLE + 32
         limit = total + h_kv * (read * (row + TABLE) + (SPARE * TABLE + 32) * len(lengths) * -(-max_q * group // height))
         if evidence.bytes_loaded <= limit:
             return None

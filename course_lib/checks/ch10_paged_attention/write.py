@@ -114,16 +114,6 @@ WRITE_KV = Check(
             ),
         ),
         Mutant(
-            "exchanged",
-            "Quotient and remainder are exchanged: the block is slot // BLOCK, the place in it slot % BLOCK.",
-            edits=(
-                (
-                    "(slots // BLOCK)[:, None], (slots % BLOCK)[:, None]",
-                    "tl.minimum(slots % BLOCK, slots // BLOCK)[:, None], tl.minimum(slots // BLOCK, BLOCK - 1)[:, None]",
-                ),
-            ),
-        ),
-        Mutant(
             "place-dropped",
             "Every token went to the first place of its block: slot % BLOCK is missing.",
             edits=(("(slots % BLOCK)[:, None]", "(slots * 0)[:, None]"),),
@@ -144,19 +134,9 @@ WRITE_KV = Check(
             edits=((_K_STORE, _K_STORE.replace(" + head[:, None] * kc_sh", "")), (_V_STORE, _V_STORE.replace(" + head[:, None] * vc_sh", ""))),
         ),
         Mutant(
-            "unpacked-two-ways",
-            "Token and head were taken from the row's number by two different rules: if the head is r % H_KV, the token is r // H_KV.",
-            edits=((_UNPACK, "token, head = rows % T, rows % H_KV"),),
-        ),
-        Mutant(
             "grid-per-token",
             "Programs are missing: there are T * H_KV rows, and each program takes ROWS of them.",
             edits=((_GRID, "grid = (triton.cdiv(T, ROWS),)"),),
-        ),
-        Mutant(
-            "grid-rounded-down",
-            "The last, partial group of rows has no program: round up with triton.cdiv.",
-            edits=((_GRID, "grid = (max(1, T * H_KV // ROWS),)"),),
         ),
         Mutant(
             "one-buffer",
