@@ -37,7 +37,8 @@ def shortest(call: Callable, play: Play, size: int, moves: Sequence[Move]) -> tu
         if at is None:
             return None
         said = got[at] if isinstance(got, list) and at < len(got) else "nothing"
-        return list(part[: at + 1]), steps[: at + 1], wanted[at], str(said)
+        needed = next(n for n in range(1, len(part) + 1) if len(play(size, part[:n])[0]) > at)  # some moves mean nothing, and make no step
+        return list(part[:needed]), steps[: at + 1], wanted[at], str(said)
 
     best, tries = tried(moves), 1
     if best is None:
