@@ -39,24 +39,38 @@ def paged_cache(k: Tensor, v: Tensor, lengths: list[int], block: int, spare: int
 
 def decode_trial(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], scale: float | None = None) -> tuple[tuple, list[tuple]]:
     """(the float64 reference (out [B, H, D], lse [B, H]), plain orders of it) of q [B, H, D] over the first lengths[b] keys of k, v."""
-    parts = [
-        attention_trial(q[b : b + 1, :, None], k[b : b + 1, :, :length], v[b : b + 1, :, :length], False, scale) for b, length in enumerate(lengths)
-    ]
-    return _joined([part[0] for part in parts], 0), [_joined(list(one), 0) for one in zip(*(part[1] for part in parts), strict=True)]
+    parts = _trials([(q[b : b + 1, :, None], k[b : b + 1, :, :length], v[b : b + 1, :, :length]) for b, length in enumerate(lengths)], False, scale)
+
+    def joined(pairs) -> tuple[Tensor, Tensor]:
+        return torch.cat([out[:, :, 0] for out, _ in pairs]), torch.cat([lse[:, :, 0] for _, lse in pairs])
+
+    return joined([reference for reference, _ in parts]), [joined(one) for one in zip(*(orders for _, orders in parts), strict=True)]
 
 
 def prefill_trial(q: Tensor, k: Tensor, v: Tensor, counts: list[int], lengths: list[int], scale: float | None = None) -> tuple[Tensor, list[Tensor]]:
     """(the float64 reference [T, H, D], plain orders of it) of packed q [T, H, D], counts[b] rows a request, causal bottom-right."""
-    parts, begin = [], 0
-    for b, (count, length) in enumerate(zip(counts, lengths, strict=True)):
-        rows = q[begin : begin + count].transpose(0, 1)[None]
-        parts.append(attention_trial(rows, k[b : b + 1, :, :length], v[b : b + 1, :, :length], True, scale))
-        begin += count
+    rows = [part.transpose(0, 1)[None] for part in q.split(counts)]
+    keys = [(k[b : b + 1, :, :length], v[b : b + 1, :, :length]) for b, length in enumerate(lengths)]
+    parts = _trials([(queries, *pair) for queries, pair in zip(rows, keys, strict=True)], True, scale)
 
-    def packed(outs) -> Tensor:
-        return torch.cat([out[0][0].transpose(0, 1) for out in outs])
+    def packed(pairs) -> Tensor:
+        return torch.cat([out[0].transpose(0, 1) for out, _ in pairs])
 
-    return packed([part[0] for part in parts]), [packed(one) for one in zip(*(part[1] for part in parts), strict=True)]
+    return packed([reference for reference, _ in parts]), [packed(one) for one in zip(*(orders for _, orders in parts), strict=True)]
+
+
+def _trials(requests: list[tuple[Tensor, Tensor, Tensor]], causal: bool, scale: float | None) -> list[tuple[tuple, list[tuple]]]:
+    """`attention_trial` of each (q, k, v); one without queries or keys gets out 0 and lse -inf from every order, and no product is asked for."""
+    asked = [attention_trial(*request, causal, scale) if request[0].numel() and request[1].numel() else None for request in requests]
+    orders = max((len(one[1]) for one in asked if one), default=3)
+    return [one or _empty(q, orders) for one, (q, _, _) in zip(asked, requests, strict=True)]
+
+
+def _empty(q: Tensor, orders: int) -> tuple[tuple, list[tuple]]:
+    def made(dtype: torch.dtype, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(q, dtype=dtype), torch.full(q.shape[:3], -torch.inf, dtype=wide, device=q.device)
+
+    return made(torch.float64, torch.float64), [made(q.dtype, torch.float32)] * orders
 
 
 def rope_trial(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -73,8 +87,3 @@ def rope_trial(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, list[Tensor
     wide = [y.float() for y in (x, cos, sin)]
     orders = [turned(*wide).to(x.dtype), by_halves(*wide).to(x.dtype), turned(*(y.to(x.dtype) for y in (x, cos, sin)))]
     return turned(*(y.double() for y in (x, cos, sin))), orders
-
-
-def _joined(pairs: list[tuple], dim: int) -> tuple[Tensor, Tensor]:
-    """(out [B, H, D], lse [B, H]) of pairs out [1, H, 1, D], lse [1, H, 1]."""
-    return torch.cat([out[:, :, 0] for out, _ in pairs], dim), torch.cat([lse[:, :, 0] for _, lse in pairs], dim)

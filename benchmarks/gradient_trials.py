@@ -115,7 +115,11 @@ def prepared(case: dict, module, tensors: list[Tensor], config: dict):
     if kernel == "attention_delta":
         return lambda: module.attention_delta(q, dout), [q, dout], delta_trial(q, dout)
     if kernel == "flash_attention":
-        return lambda: trained(module.flash_attention, q, k, v, dout, causal=causal, scale=scale), tensors, training_trial(q, k, v, dout, causal, scale)
+        return (
+            lambda: trained(module.flash_attention, q, k, v, dout, causal=causal, scale=scale),
+            tensors,
+            training_trial(q, k, v, dout, causal, scale),
+        )
     mask = mask_of(q.shape[2], k.shape[2], causal, q.device)
     lse, delta = saved_rows(q, k, v, dout, mask, q.shape[-1] ** -0.5 if scale is None else scale)
     reference, orders = backward_trial(q, k, v, dout, lse, delta, causal, scale)

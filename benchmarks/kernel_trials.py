@@ -4,6 +4,13 @@ Used by the tests/test_kernels_*.py (in the interpreter) and by benchmarks/verif
 The rule is the course's (`course_lib.grading.compare`): the largest error is at most 3 times the worst of several plain PyTorch orders
 at the same precision plus 2 units in the last place, and the root mean square at most 1.5 times. The plain orders are strict ones: they
 keep scores and sums in float32, and round only where a kernel must, the weights before the second product and the result.
+
+Among the orders are two that sum as the hardware does (`as_the_hardware`), and that widens what is allowed. Is it honest? Judged so: yes, for
+what it may excuse is one thing only, the sum over the inner dimension as the unit makes it that every kernel on that GPU has to use. Plain PyTorch
+sums there too (these orders are calls of torch), and in half precision it then rounds the scores, which is a thousand times worse and is not among
+the orders. A kernel's own steps (scale, maximum, exponentials, rescaling, the order of tiles, the logarithm) are excused by nothing that the first
+orders do not do as well. In float32 a chain of multiply-adds is what a thread does; leaving it out would judge the length of the chain, not the kernel.
+What it cannot show: an error in the same direction as the tensor cores' own, of at most three times its size.
 """
 
 from dataclasses import replace
@@ -81,14 +88,22 @@ def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale
     return attention_trial_masked(q, k, v, mask_of(q.shape[2], k.shape[2], causal, q.device), scale)
 
 
-def attention_trial_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[tuple, list[tuple]]:
-    """The same for any mask [N_Q, N_KV] (True = keep)."""
+def attention_trial_masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, changes: tuple = ()
+) -> tuple[tuple, list[tuple]]:
+    """The same for any mask [N_Q, N_KV] (True = keep). `changes`: ways to compute one function of the scaled scores, the first one exact in float64."""
     group = q.shape[1] // max(1, k.shape[1])
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     exact = [x.double() for x in (q, k, v)]
-    reference = oracles.attention(*exact, mask, scale), oracles.attention_lse(exact[0], exact[1], mask, scale)
+    scores = oracles.attention_scores(exact[0], exact[1], None if changes else mask, scale)
+    if changes:
+        scores = changes[0](scores)
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+    reference = oracles.softmax(scores) @ exact[2], oracles.logsumexp(scores)
     q32, k32 = q.float(), k.float()
     raw = [q32 @ k32.mT, q32.flip(-1) @ k32.flip(-1).mT, in_slices(q32, k32.mT), *as_the_hardware(q, k.mT)]  # the sums over D in several orders
+    if changes:
+        raw, scale = [changes[i % len(changes)](one * scale) for i, one in enumerate(raw)], 1.0
     if mask is not None:
         raw = [one.masked_fill(~mask, -torch.inf) for one in raw]
     ways = ((_normalised, 0), (_by_exp2, 1), (_by_tiles, 2), (_by_exp2, 2), (_by_tiles, 0), *((_in_sequence, i) for i in range(3, len(raw))))
@@ -116,10 +131,20 @@ def as_the_hardware(a: Tensor, b: Tensor) -> list[Tensor]:
     kept in float32 and are not exact float32 additions (only a GPU has them)."""
     if a.dtype == torch.float32:
         return [one_by_one(a, b)]
-    if a.device.type != "cuda":
-        return []
+    return [by_tensor_cores(a, b)] if a.device.type == "cuda" else []
+
+
+def by_tensor_cores(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, padded with zeros to whole tiles of 128: with a single row or column cuBLAS takes the ordinary units, and a kernel does not."""
+    M, N = a.shape[-2], b.shape[-1]
+    wide = torch.nn.functional.pad(a, (0, 0, 0, -M % 128)), torch.nn.functional.pad(b, (0, -N % 128))
+    return product(*wide)[..., :M, :N]
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of 16-bit inputs, batched, with a float32 result, by whatever cuBLAS finds best for the shape."""
     flat = torch.bmm(a.reshape(-1, *a.shape[-2:]).contiguous(), b.reshape(-1, *b.shape[-2:]).contiguous(), out_dtype=torch.float32)
-    return [flat.reshape(*a.shape[:-1], b.shape[-1])]
+    return flat.reshape(*a.shape[:-1], b.shape[-1])
 
 
 def _in_sequence(raw: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -86,16 +86,30 @@ class Traffic:
 
     @property
     def tensors(self) -> dict[str, Argument]:
-        """Each argument over all launches, by its name in the kernel; `kernel.name` where there are several kernels."""
-        several = len({launch.kernel for launch in self.launches}) > 1
+        """Each argument over all launches, by its name in the kernel; `kernel.name` where there are several kernels.
+
+        Launches of one kernel are added up where their arguments are alike, else numbered: `kernel 1.name`, `kernel 2.name`.
+        """
         found: dict[str, Argument] = {}
-        for launch in self.launches:
+        for launch, label in zip(self.launches, self._labels(), strict=True):
             for name, one in launch.tensors.items():
-                key = f"{launch.kernel}.{name}" if several else name
+                key = f"{label}.{name}" if label else name
                 total = found.setdefault(key, Argument(one.shape, one.strides, one.dtype, one.nbytes))
                 for amount in ("loaded", "stored", "loaded_once", "stored_once"):
                     setattr(total, amount, getattr(total, amount) + getattr(one, amount))
         return found
+
+    def _labels(self) -> list[str]:
+        """What tells each launch's arguments from those of the others; "" where nothing has to."""
+        kernels = [launch.kernel for launch in self.launches]
+        forms = {kernel: set() for kernel in kernels}
+        for launch in self.launches:
+            forms[launch.kernel].add(tuple((name, one.shape, one.dtype) for name, one in launch.tensors.items()))
+        labels = []
+        for i, kernel in enumerate(kernels):
+            number = f" {kernels[: i + 1].count(kernel)}" if len(forms[kernel]) > 1 else ""
+            labels.append(f"{kernel}{number}" if number or len(forms) > 1 else "")
+        return labels
 
     def table(self) -> Table:
         rows = [_row(name, one) for name, one in self.tensors.items()]

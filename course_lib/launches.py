@@ -60,11 +60,12 @@ class Launch:
     atomics: int = 0
     lanes: int = 0  # lanes of all those calls
     lanes_on: int = 0  # of them, those that no mask turned off
+    working: int = 0  # programs that loaded or stored anything
     flops: int = 0  # of tl.dot alone: 2 * M * N * K each
     dots: int = 0
     trace: list[Touch] = field(default_factory=list)  # in order; filled by counted(trace=True) only
-    signature: dict[str, str] = field(default_factory=dict)  # what the compiler is told of each argument; empty where it cannot be said
-    constants: dict = field(default_factory=dict)  # the values of those that are "constexpr" there
+    signature: dict = field(default_factory=dict)  # what the compiler is told of each argument, a tuple for a tuple; empty where it cannot be said
+    constants: dict = field(default_factory=dict)  # the values of those that are "constexpr" there; `name[0]` within a tuple
     options: dict = field(default_factory=dict)  # num_warps and the like
 
     @property
@@ -91,21 +92,28 @@ class Launch:
 _POINTERS = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8", "bool": "i1"}
 
 
-def signature(names: list[str], constexprs: list[str], values: dict) -> tuple[dict[str, str], dict]:
-    """(type of each argument, values of the constant ones) as the compiler gets them for this launch; ({}, {}) where one has no such form."""
-    types, constants = {}, {}
-    for name in names:
-        value = values.get(name)
-        kind = "constexpr" if name in constexprs or value is None else _type(value)
-        if kind == "constexpr":
-            value = _dtype(value) if type(value).__name__ == "dtype" else value
-            if not (value is None or isinstance(value, int | float | str)):
-                return {}, {}
-            constants[name] = value
-        if not kind:
-            return {}, {}
-        types[name] = kind
-    return types, constants
+def signature(names: list[str], constexprs: list[str], values: dict) -> tuple[dict, dict]:
+    """(type of each argument, values of the constant ones) as the compiler gets them for this launch; ({}, {}) where one has no such form.
+
+    A tuple's type is the tuple of its parts' types, and the constant ones among them are named `name[0]`, `name[1]`.
+    """
+    constants: dict = {}
+    types = {name: _told(name, values.get(name), name in constexprs, constants) for name in names}
+    return (types, constants) if all(types.values()) else ({}, {})
+
+
+def _told(name: str, value, constant: bool, constants: dict):
+    """The type of one argument, or of a part of one; "" where it has none. Adds to `constants`."""
+    if type(value) is tuple and not constant:
+        parts = tuple(_told(f"{name}[{i}]", part, False, constants) for i, part in enumerate(value))
+        return parts if all(parts) else ""
+    kind = "constexpr" if constant or value is None else _type(value)
+    if kind == "constexpr":
+        value = _dtype(value) if type(value).__name__ == "dtype" else value
+        if not (value is None or isinstance(value, int | float | str)):
+            return ""
+        constants[name] = value
+    return kind
 
 
 def _dtype(value) -> str:

@@ -28,13 +28,17 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """`prepare()` gives the function, or raises; `arrange` turns the inputs into its own layout, untimed; `output` finds the tensor to compare."""
+    """`prepare()` gives the function, or raises; `arrange` turns the inputs into its own layout, untimed; `output` finds the tensor to compare.
+
+    judged=False is for who computes something else, and is timed for the ratio only.
+    """
 
     name: str
     prepare: Callable[[], Callable]
     ours: bool = False
     arrange: Callable[..., tuple] = lambda *inputs: inputs
     output: Callable[..., Tensor] = lambda returned: returned
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def timing(seconds: list[float]) -> Timing:
 def _result(race: Race, lane: Lane, judge: "_Judge") -> Result:
     who = lane.contestant
     try:
-        error, wrong = judge(lane)
+        error, wrong = judge(lane) if who.judged else (None, "")
         used = resources(lane.function, lane.inputs[0]) if who.ours else None
     except Exception as failure:
         return _absent(race, who, failure)

@@ -43,7 +43,7 @@ def look(race: Race, generator) -> list[Look]:
 
 def _one(race: Race, contestant, inputs: tuple, known) -> Look:
     try:
-        counted = traffic.count(contestant.prepare(), *inputs)
+        counted = traffic.count(contestant.prepare(), *contestant.arrange(*inputs))
         ratio, wrong = verdict(race, contestant.output(counted.result), known, inputs[0].dtype)
     except Exception as error:
         return Look(race, contestant.name, f"failed: {first_line(error)}")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib import peers
+from course_lib import peers, races_backward, races_variants
 from course_lib.races import Contestant, Race
 
 ROWS = ("vector_add", "softmax_rows", "softmax_long_rows", "rms_norm", "swiglu")
@@ -238,6 +238,8 @@ def _attention(s: Setting, N: int, causal: bool) -> tuple[Contestant, ...]:
     )  # fmt: skip
 
 
+BACKWARD = ("flash_backward", "flash_backward_dkdv", "flash_backward_dq")
+VARIANTS = ("flash_varlen", "flash_varlen_backward", "flash_window", "flash_window_backward", "flash_score_mod")
 KERNELS: dict[str, Callable[[Setting], list[Race]]] = {
     "vector_add": vector_add,
     "softmax_rows": softmax_rows,
@@ -246,5 +248,16 @@ KERNELS: dict[str, Callable[[Setting], list[Race]]] = {
     "swiglu": swiglu,
     "matmul": matmul,
     "flash_forward": flash_forward,
+    "flash_backward": races_backward.flash_backward,
+    "flash_backward_dkdv": races_backward.flash_backward_dkdv,
+    "flash_backward_dq": races_backward.flash_backward_dq,
+    **{name: getattr(races_variants, name) for name in VARIANTS},
 }
-GROUPS: dict[str, tuple[str, ...]] = {"rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",)}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "rows": ROWS, "matmul": ("matmul",), "flash_forward": ("flash_forward",), "flash_backward": BACKWARD, "flash_variants": VARIANTS,
+}  # fmt: skip
+
+from course_lib import races_decode  # noqa: E402  (it takes Setting and others from here)
+
+KERNELS |= races_decode.KERNELS
+GROUPS |= {name: (name,) for name in races_decode.KERNELS}

@@ -14,6 +14,7 @@ import torch
 
 from course_lib.cards import rich
 from course_lib.paths import ROOT
+from course_lib.tables import Table
 from course_lib.words import number
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -63,6 +64,27 @@ def table(name: str) -> Record:
         have = ", ".join(sorted(p.stem for p in RESULTS.glob("*.json"))) or "none yet"
         raise FileNotFoundError(f"there is no committed measurement {name!r} (there are: {have}); `python benchmarks/{name}.py` makes one")
     return Record(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def parts(name: str) -> dict[str, list[dict]]:
+    """The details of a record by their "part"; empty where there is no such record yet, or one without parts."""
+    try:
+        details = table(name).details
+    except FileNotFoundError:
+        return {}
+    found: dict[str, list[dict]] = {}
+    for row in details:
+        if "part" in row:
+            found.setdefault(row["part"], []).append({key: value for key, value in row.items() if key != "part"})
+    return found
+
+
+def part(name: str, which: str, title: str) -> Table:
+    """One part of a record as a table; a table without rows that says how to make it where there is none yet."""
+    rows = parts(name).get(which, [])
+    if not rows:
+        return Table(("no record yet",), (), title, f"`python benchmarks/{name}.py` on a CUDA GPU makes it.")
+    return Table(tuple(rows[0]), tuple(tuple(_shown(row.get(column, "-")) for column in rows[0]) for row in rows), title, table(name).source)
 
 
 def write(name: str, title: str, rows: list[dict], folder: Path = RESULTS, command: str | None = None, details: list[dict] | None = None) -> Path:

@@ -55,25 +55,25 @@ class Region:
         return max(self.start - address, address - self.stop + 1, 0)
 
     def place(self, address: int) -> str:
-        """`element 50 of 48`, with row and column where there are two dimensions; or where between the rows of a view."""
+        """`element 50 of 48, shape [6, 8]`; or which gap of a view. Which index was meant cannot be told from an address, so none is named."""
         offset = int(self.offsets(np.int64(address)))
         if offset < 0:
             return f"outside `{self.name}`: element {offset} of {self.span}, before its first"
-        at = [int(i) for i in self.index(np.int64(offset))]
-        shape = list(self.shape)
-        where = f"row {at[0]}, column {at[1]} of {shape}" if len(shape) == 2 else f"index {at} of {shape}" if len(shape) > 2 else ""
+        form = f"shape {list(self.shape)}, strides {list(self.strides)}"
         if self.own is not None and offset < self.span:
-            where = ("" if offset == sum(i * stride for i, stride in zip(at, self.strides, strict=True)) else "beside ") + where if where else ""
-            return f"between the elements of the view `{self.name}`: {where or f'offset {offset}'}, strides {list(self.strides)}"
+            return f"between the elements of the view `{self.name}`: offset {offset}, {form}"
         many = f"element {offset} of {self.span}" if self.own is None else f"offset {offset}, and its last element lies at {self.span - 1}"
-        return f"outside `{self.name}`: {many}" + (f" ({where})" if where else "")
+        return f"outside `{self.name}`: {many}" + (f" ({form})" if len(self.shape) > 1 else "")
 
     def advice(self, address: int) -> str:
         if address < self.start:
             return "The offset is negative: look at the pointer arithmetic."
         if address < self.stop:
-            return f"That memory belongs to the tensor which `{self.name}` is cut from. Does the mask cover every lane past the end of a row?"
-        return "Does the mask cover every lane past the end?"
+            return f"That memory belongs to the tensor which `{self.name}` is cut from. Does the mask cover every lane past the end{self._each()}?"
+        return f"Does the mask cover every lane past the end{self._each()}?"
+
+    def _each(self) -> str:
+        return ", in each dimension" if len(self.shape) > 1 else ""
 
 
 def nearest(regions: Iterable[Region], address: int, within: int = 1 << 20) -> Region | None:

@@ -102,6 +102,8 @@ class _Watch:
         self.launches, self.trace = launches, trace
         self.regions: list[_Counted] = []
         self.by_descriptor = False
+        self.working: set[tuple] = set()  # programs of this launch that moved something
+        self.tile: tuple[tuple[int, ...], np.ndarray | None] = ((), None)  # of the access at hand: its shape, and which lanes are on
 
     def builder(self) -> dict[str, Callable]:
         def load(original):
@@ -208,6 +210,7 @@ class _Watch:
         for region in self.regions:
             region.settle()
         self.regions = []
+        self.launches[-1].working, self.working = len(self.working), set()
 
     def touched(self, builder, ptrs, mask, what: str) -> None:
         """Note what the lanes that are on touch. OutOfRange names the first that touches none of the launch's tensors."""
@@ -215,11 +218,13 @@ class _Watch:
         size = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
         addresses = np.asarray(ptrs.data).astype(np.int64, copy=False)
         launch.lanes += addresses.size
+        self.tile = addresses.shape, None
         if mask is not None:
             on = np.asarray(mask if isinstance(mask, np.ndarray) else mask.data, dtype=bool)
             if on.shape != addresses.shape:
                 on = np.broadcast_to(on, addresses.shape)
-            addresses = addresses[on] if not on.all() else addresses
+            if not on.all():
+                addresses, self.tile = addresses[on], (on.shape, on)
         addresses = addresses.reshape(-1)
         launch.lanes_on += addresses.size
         launch.loads += what == "load"
@@ -228,6 +233,7 @@ class _Watch:
         launch.bytes_loaded += addresses.size * size * (what != "store")
         launch.bytes_stored += addresses.size * size * (what != "load")
         if addresses.size:
+            self.working.add(tuple(builder.grid_idx))
             self.attribute(builder, addresses, size, what)
 
     def attribute(self, builder, addresses: np.ndarray, size: int, what: str) -> None:
@@ -242,7 +248,8 @@ class _Watch:
                 self.note(builder, region, left[mine], size, what)
                 left = left[~mine]
         if left.size:
-            self.refuse(builder, int(left[0]), size, left.size, what)
+            first = int(np.argmax(addresses == left[0]))  # of the lanes that are on, the first that touches no tensor
+            self.refuse(builder, int(left[0]), size, left.size, what, first)
 
     def note(self, builder, region: "_Counted", addresses: np.ndarray, size: int, what: str) -> None:
         offsets = region.note(addresses, size, what)
@@ -250,7 +257,7 @@ class _Watch:
             box = tuple((int(i.min()), int(i.max()) + 1) for i in region.index(offsets))
             self.launches[-1].trace.append(Touch(tuple(int(i) for i in builder.grid_idx), what, region.name, box))
 
-    def refuse(self, builder, address: int, size: int, lanes: int, what: str) -> None:
+    def refuse(self, builder, address: int, size: int, lanes: int, what: str, first: int) -> None:
         launch = self.launches[-1]
         what = {"atomic": "atomic operation"}.get(what, what) + (" through a tensor descriptor" if self.by_descriptor else "")
         where = f"in program {tuple(int(i) for i in builder.grid_idx)} of the grid {launch.grid}"
@@ -260,9 +267,19 @@ class _Watch:
         if region.holds(np.array([address]), 1)[0]:
             address += size - 1  # a wide access that begins inside
         advice = _BY_DESCRIPTOR if self.by_descriptor else region.advice(address)
-        count = f"{lanes} lane{'s' if lanes > 1 else ''} of this tile"
+        count = f"{lanes} lane{'s' if lanes > 1 else ''} of this tile{self.lane(first)}"
         what = f"{'an' if what.startswith('a') else 'a'} {what}"
         raise OutOfRange(f"kernel {launch.kernel}: {what} {region.place(address)}, {where} ({count}). {advice}")
+
+
+    def lane(self, first: int) -> str:
+        """`, the first is lane [20, 0] of [32, 32]`: where in its tile a lane lies, which says what its mask missed. Nothing for a single lane."""
+        shape, on = self.tile
+        if not shape or np.prod(shape) == 1:
+            return ""
+        place = np.unravel_index(first if on is None else int(np.flatnonzero(on)[first]), shape)
+        at, sides = [int(i) for i in place], list(shape)
+        return f", the first is lane {at if len(at) > 1 else at[0]} of {sides if len(at) > 1 else sides[0]}"
 
 
 class _Counted(Region):

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib import hardware
+from course_lib import hardware, races_decode
 from course_lib.races import Contestant, Race, Result, run
 from course_lib.tables import Table
 from course_lib.words import number
@@ -103,10 +103,19 @@ def _clock():
 FLASH = {"flash_forward": "flash_forward", "flash_forward_two_tiles": "two_tiles", "flash_forward_descriptors": "descriptors"}
 
 
+NOT_ONE_KERNEL = ("flash_backward", "flash_varlen_backward", "flash_window_backward")  # of two launches, each with its own tiles
+
+
 def candidates(name: str, race: Race) -> list[dict]:
     """What is worth a try for a kernel of the course on this problem."""
-    if name in FLASH:
+    if name in races_decode.KERNELS:
+        return races_decode.candidates(name)
+    if name in (*FLASH, "flash_varlen", "flash_window", "flash_score_mod"):
         return grid(BLOCK_M=(64, 128), BLOCK_N=(32, 64, 128), num_warps=(4, 8), num_stages=(2, 3, 4))
+    if name == "flash_backward_dkdv":
+        return grid(BLOCK_M=(32, 64, 128), BLOCK_N=(64, 128), num_warps=(4, 8), num_stages=(1, 2, 3))
+    if name == "flash_backward_dq":
+        return grid(BLOCK_M=(64, 128), BLOCK_N=(32, 64, 128), num_warps=(4, 8), num_stages=(1, 2, 3))
     if name == "matmul":
         tiles = ((64, 128), (128, 128), (128, 256))
         rest = grid(BLOCK_K=(32, 64), GROUP=(8,), num_warps=(4, 8), num_stages=(3, 4))
@@ -121,7 +130,7 @@ def candidates(name: str, race: Race) -> list[dict]:
 def main(argv: list[str]) -> int:
     from course_lib import races_problems
 
-    known = [*(name for name in races_problems.KERNELS if name not in FLASH), *FLASH]
+    known = [*(name for name in races_problems.KERNELS if name not in (*FLASH, *NOT_ONE_KERNEL)), *FLASH]
     if not argv or argv[0] not in known or any("=" not in word for word in argv[1:]):
         print(f"python -m course_lib.tune NAME [KEY=VALUE ...]   NAME: {', '.join(known)}; KEY=VALUE picks sizes, as in N=4096", file=sys.stderr)
         return 2

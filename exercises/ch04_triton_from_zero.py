@@ -22,8 +22,8 @@ def vector_add(x: Tensor, y: Tensor) -> Tensor:
     x, y     [N] float32, contiguous; N need not be a multiple of BLOCK
     returns  [N] float32
 
-    Graded besides the values: each element loaded once and stored once, at most a program for
-    32 elements (or eight in all).
+    Graded besides the values: each element loaded once and stored once, no program without work,
+    at most a program for 32 elements (a launch of eight or fewer may do as it likes).
     Source: Triton's tutorial 01, Vector Addition.
     """
     raise NotImplementedError("vector_add (chapter 04) is not written yet")
@@ -148,7 +148,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     returns  [M, N], same dtype as a; accumulated in float32
 
     Graded besides the values: one launch, each result stored once, no more loads than tiles of
-    16 x 16 need, no copy made first. Float32 is not to be rounded: input_precision="ieee".
+    16 x 16 need, no copy made first, float32 products not rounded to TF32 (input_precision="ieee").
     Source: Triton's tutorial 03, Matrix Multiplication.
     """
     raise NotImplementedError("matmul (chapter 04) is not written yet")
@@ -158,4 +158,4 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-# as generated: top 32736b5e1265, vector_add a2709b43ac03, softmax_rows 9198b34bdc49, softmax_long_rows 6edb5f31e969, rms_norm 4b6b0bd3f627, swiglu 1db35e77b1e6, matmul 6c7977765f31
+# as generated: top 32736b5e1265, vector_add 0eadf4bb55c9, softmax_rows 9198b34bdc49, softmax_long_rows 6edb5f31e969, rms_norm 4b6b0bd3f627, swiglu 1db35e77b1e6, matmul 6fbb9935e4c6

@@ -65,7 +65,8 @@ def flash_forward(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -
 
     N_Q, N_KV and D need not be multiples of anything.
     Graded besides the values: one launch, each result stored once, K and V read at most once per
-    tile of 16 queries, at most 256 keys held at a time, no copy made first.
+    tile of 16 queries, at most 512 keys held at a time, no copy made first, float32 products not
+    rounded to TF32.
     Source: FlashAttention-2, Algorithm 1, without the log-sum-exp.
     """
     raise NotImplementedError("flash_forward (chapter 05) is not written yet")
@@ -116,7 +117,7 @@ def flash_forward_causal(
     returns  [B, H, N_Q, D], same dtype
 
     Graded besides the values: tiles of K and V that no query of a tile sees are not read.
-    Otherwise as flash_forward: one launch, each result stored once, no copies.
+    Otherwise as flash_forward: one launch, each result stored once, no copies, nothing rounded.
     Source: FlashAttention-2, section 3.1 (causal masking); chapter 02's causal_mask.
     """
     raise NotImplementedError("flash_forward_causal (chapter 05) is not written yet")
@@ -212,7 +213,7 @@ def flash_forward_gqa(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
     returns  [B, H, N_Q, D], same dtype
 
     Graded besides the values: K and V are read once for every 16 queries of a group at most, all
-    its heads taken together. One launch, each result stored once, no copies.
+    its heads taken together. One launch, each result stored once, no copies, no TF32.
     Source: Ainslie et al. 2023 (GQA), section 2.2; PackGQA in FlashAttention-3.
     """
     raise NotImplementedError("flash_forward_gqa (chapter 05) is not written yet")
@@ -251,4 +252,4 @@ def flash_io_bytes(
     raise NotImplementedError("flash_io_bytes (chapter 05) is not written yet")
 
 
-# as generated: top 7dd07cd37a72, flash_blocks 2d610cce806d, flash_forward fd7131b1a69d, flash_forward_causal f5de0c5ce834, flash_forward_lse 31a1e7d3e6c6, flash_forward_gqa 203e877c4794, flash_io_bytes b680dbe94c08
+# as generated: top 7dd07cd37a72, flash_blocks 2d610cce806d, flash_forward 0389b00c33a8, flash_forward_causal cfe0de4e23bb, flash_forward_lse 31a1e7d3e6c6, flash_forward_gqa 49152833e528, flash_io_bytes b680dbe94c08

@@ -22,20 +22,20 @@ from kernels.decoding import choose_splits, heads_tile, places, require_decode, 
 from kernels.launching import choose, power_of_two, require
 from kernels.merge_splits import merge_splits
 
-# head size -> KiB of shared memory a block needs -> tiles
+# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others (64 KiB get the last)
 CONFIGS = {
     64: {
         100: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 4},
-        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        66: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        101: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        137: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 3},
         70: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 3},
+        140: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 5},
         70: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
@@ -43,7 +43,7 @@ CONFIGS = {
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "N_MAX"])  # a batch of 1 or 16 needs no other code
 def decode_split_kernel(
     q_ptr, k_ptr, v_ptr, lengths_ptr, out_ptr, lse_ptr, q_strides, k_strides, v_strides, lengths_stride, B, H, GROUP, N_MAX, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

@@ -22,10 +22,14 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
 
 
-def places(config: dict, row_bytes: int, device: torch.device) -> int:
-    """How many programs the GPU holds at once, by the shared memory that a pipeline of K and V tiles takes (at most 4 a multiprocessor)."""
+def places(config: dict, row_bytes: int, device: torch.device, paged: bool = False) -> int:
+    """How many programs the GPU holds at once, by the shared memory that a pipeline of K and V tiles takes (at most 4 a multiprocessor).
+
+    The compiler keeps num_stages - 1 tiles of each; half as many where a table is read first, since that load is ahead of them by as much.
+    """
     limit = 227 if shared_memory(device) == INTERPRETER else shared_memory(device)
-    tiles = 2 * config["BLOCK_N"] * row_bytes * max(1, config["num_stages"] - 1)
+    kept = (config["num_stages"] - 1) // (2 if paged else 1)
+    tiles = 2 * config["BLOCK_N"] * row_bytes * max(1, kept)
     return multiprocessors(device) * max(1, min(4, limit * 1024 // tiles))
 
 

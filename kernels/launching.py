@@ -78,3 +78,38 @@ def require_backward(kernel: str, q: torch.Tensor, dout: torch.Tensor, lse: torc
     of_rows = all(x.shape == q.shape[:3] and x.dtype == torch.float32 and x.device == q.device for x in (lse, delta))
     require(of_rows, kernel, "lse and delta must be float32 [B, H, N_Q], on the device of q", q=q, lse=lse, delta=delta)
     return lse.contiguous(), delta.contiguous()
+
+
+def require_window(kernel: str, window: int) -> int:
+    """ValueError where a window is no whole number from 1 on; returns it, no larger than what 32 bits count."""
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise ValueError(f"{kernel}: window is the number of keys a query sees, its own included: a whole number from 1 on; it is {window!r}")
+    return min(window, 2**30)
+
+
+def require_packed(kernel: str, q, k, v, cu_q, cu_k, max_q: int, max_k: int, scale: float | None) -> float:
+    """ValueError where packed q [T_Q, H, D], k, v [T_K, H_KV, D] and the beginnings cu_q, cu_k [B + 1] do not fit together; returns the scale.
+
+    What lies in cu_q and cu_k is looked at on a CPU only: on a GPU the host would have to wait for it.
+    """
+    require(q.dim() == k.dim() == v.dim() == 3, kernel, "q must be packed, [T_Q, H, D], and k, v [T_K, H_KV, D]", q=q, k=k, v=v)
+    require(k.shape == v.shape, kernel, "k and v must have one shape, [T_K, H_KV, D]", q=q, k=k, v=v)
+    scale = require_attention(kernel, *(x[:most].transpose(0, 1)[None] for x, most in ((q, max_q), (k, max_k), (v, max_k))), scale)
+    starts = all(x.dim() == 1 and x.dtype == torch.int32 and x.device == q.device for x in (cu_q, cu_k)) and len(cu_q) == len(cu_k) > 0
+    require(starts, kernel, "cu_q and cu_k must be int32 [B + 1], both as long, on the device of q", q=q, cu_q=cu_q, cu_k=cu_k)
+    if q.device.type == "cpu":
+        for name, cu, tokens, most in (("q", cu_q, len(q), max_q), ("k", cu_k, len(k), max_k)):
+            lengths = cu.diff()
+            ends = int(cu[0]) == 0 and int(cu[-1]) == tokens and bool((lengths >= 0).all())
+            require(ends, kernel, f"cu_{name} must begin with 0, never fall, and end with the {tokens} tokens; it is {cu.tolist()}", q=q, k=k)
+            longest = int(lengths.max()) if len(lengths) else 0
+            require(longest <= most, kernel, f"max_{name} is {most}, and a sequence has {longest} tokens", q=q, k=k)
+    return scale
+
+
+def require_packed_backward(kernel: str, q, dout, lse, delta) -> tuple[torch.Tensor, torch.Tensor]:
+    """ValueError where dout, lse and delta do not belong to packed q [T_Q, H, D]; returns lse and delta, contiguous."""
+    require(dout.dim() == 3, kernel, "dout must be packed as q is, [T_Q, H, D]", q=q, dout=dout)
+    require(lse.dim() == delta.dim() == 2, kernel, "lse and delta must be float32 [H, T_Q], on the device of q", q=q, lse=lse, delta=delta)
+    lse, delta = require_backward(kernel, *(x.transpose(0, 1)[None] for x in (q, dout)), lse[None], delta[None])
+    return lse[0], delta[0]

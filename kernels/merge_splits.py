@@ -25,7 +25,7 @@ from kernels.launching import require
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])  # 2 or 16 splits need no other code
 def merge_splits_kernel(
     outs_ptr, lses_ptr, out_ptr, lse_ptr, outs_strides, lses_strides, S, H,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,

@@ -21,28 +21,26 @@ from kernels.decoding import choose_splits, heads_tile, places, require_decode, 
 from kernels.launching import choose, power_of_two, require
 from kernels.merge_splits import merge_splits
 
-# head size -> KiB of shared memory a block needs -> tiles
+# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others (64 KiB get the last).
+# Short pipelines: the table delays every load, and four small programs on a multiprocessor hide that better than one deep one
 CONFIGS = {
     64: {
-        100: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 5},
-        36: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        66: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        101: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
-        70: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+        66: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        150: {"BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
-        70: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 4},
+        66: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 2},
         0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "NUM_BLOCKS", "MAX"])  # a batch of 1 or 16 needs no other code
 def paged_decode_kernel(
     q_ptr, k_ptr, v_ptr, tables_ptr, lengths_ptr, out_ptr, lse_ptr, q_strides, k_strides, v_strides, tables_strides, lengths_stride,
     B, H, GROUP, NUM_BLOCKS, MAX, scale,
@@ -120,7 +118,7 @@ def paged_decode(
     BLOCK_D, BLOCK_M = power_of_two(D), heads_tile(GROUP or 1)
     config = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
     programs = B * H_KV * triton.cdiv(GROUP, BLOCK_M)
-    at_once = places(config, BLOCK_D * q.element_size(), q.device)
+    at_once = places(config, BLOCK_D * q.element_size(), q.device, paged=True)
     splits = num_splits or choose_splits(programs, triton.cdiv(MAX * BLOCK, config["BLOCK_N"]), at_once)
     out = torch.empty((splits, B, H, D), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
     lse = torch.empty((splits, B, H), dtype=torch.float32, device=q.device)

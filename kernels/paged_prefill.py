@@ -23,26 +23,27 @@ from kernels.launching import choose, power_of_two, require
 # head size -> KiB of shared memory a block needs -> tiles
 CONFIGS = {
     64: {
-        72: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
+        66: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
         24: {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 1},
         0: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        164: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
-        96: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+        226: {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 5},
+        130: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
+        96: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
         0: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        192: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3},
+        162: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
         96: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 3},
         0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }
-FEW = {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 4}  # rows of a step that verifies or prefills a few tokens
+FEW = {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 5}  # rows of a step that verifies or prefills a few tokens
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "NUM_BLOCKS", "MAX", "max_q"])  # a step of 1 or 16 tokens needs no other code
 def paged_prefill_kernel(
     q_ptr, k_ptr, v_ptr, tables_ptr, cu_ptr, lengths_ptr, out_ptr, q_strides, k_strides, v_strides, tables_strides, cu_stride, lengths_stride,
     T, H, NUM_BLOCKS, MAX, max_q, scale, GROUP: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr,

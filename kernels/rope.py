@@ -27,7 +27,7 @@ def config_for(N: int, H: int, D: int) -> dict:
     return {"HEADS": min(triton.next_power_of_2(H), max(1, 4096 // (HALF * ROWS))), "ROWS": ROWS, "HALF": HALF, "num_warps": 4}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])  # a step of 1 or 16 tokens needs no other code
 def rope_kernel(
     x_ptr, cos_ptr, sin_ptr, out_ptr, x_strides, cos_strides, sin_strides, out_strides, H, N,
     D: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,

@@ -26,7 +26,7 @@ def config_for(D: int) -> dict:
     return {"ROWS": max(1, 4096 // BLOCK_D), "BLOCK_D": BLOCK_D, "num_warps": 4}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "NUM_SLOTS"])  # a step of 1 or 16 tokens needs no other code
 def write_kv_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slots_ptr, k_strides, v_strides, k_cache_strides, v_cache_strides, slots_stride, T, H_KV,
     NUM_SLOTS, BLOCK, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,

@@ -30,8 +30,8 @@ def vector_add(x: Tensor, y: Tensor) -> Tensor:
     x, y     [N] float32, contiguous; N need not be a multiple of BLOCK
     returns  [N] float32
 
-    Graded besides the values: each element loaded once and stored once, at most a program for
-    32 elements (or eight in all).
+    Graded besides the values: each element loaded once and stored once, no program without work,
+    at most a program for 32 elements (a launch of eight or fewer may do as it likes).
     Source: Triton's tutorial 01, Vector Addition.
     """
     BLOCK = 128
@@ -250,7 +250,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     returns  [M, N], same dtype as a; accumulated in float32
 
     Graded besides the values: one launch, each result stored once, no more loads than tiles of
-    16 x 16 need, no copy made first. Float32 is not to be rounded: input_precision="ieee".
+    16 x 16 need, no copy made first, float32 products not rounded to TF32 (input_precision="ieee").
     Source: Triton's tutorial 03, Matrix Multiplication.
     """
     (M, K), N = a.shape, b.shape[1]

@@ -103,7 +103,8 @@ def flash_forward(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -
 
     N_Q, N_KV and D need not be multiples of anything.
     Graded besides the values: one launch, each result stored once, K and V read at most once per
-    tile of 16 queries, at most 256 keys held at a time, no copy made first.
+    tile of 16 queries, at most 512 keys held at a time, no copy made first, float32 products not
+    rounded to TF32.
     Source: FlashAttention-2, Algorithm 1, without the log-sum-exp.
     """
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]
@@ -189,7 +190,7 @@ def flash_forward_causal(
     returns  [B, H, N_Q, D], same dtype
 
     Graded besides the values: tiles of K and V that no query of a tile sees are not read.
-    Otherwise as flash_forward: one launch, each result stored once, no copies.
+    Otherwise as flash_forward: one launch, each result stored once, no copies, nothing rounded.
     Source: FlashAttention-2, section 3.1 (causal masking); chapter 02's causal_mask.
     """
     (B, H, N_Q, D), N_KV = q.shape, k.shape[2]
@@ -355,7 +356,7 @@ def flash_forward_gqa(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
     returns  [B, H, N_Q, D], same dtype
 
     Graded besides the values: K and V are read once for every 16 queries of a group at most, all
-    its heads taken together. One launch, each result stored once, no copies.
+    its heads taken together. One launch, each result stored once, no copies, no TF32.
     Source: Ainslie et al. 2023 (GQA), section 2.2; PackGQA in FlashAttention-3.
     """
     (B, H, N_Q, D), (H_KV, N_KV) = q.shape, k.shape[1:3]

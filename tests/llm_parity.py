@@ -12,11 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 
 from course_lib.llm import KVCache, generate, load_model, load_tokenizer
 from course_lib.llm.loading import CHECKPOINTS, OWN
@@ -51,8 +49,16 @@ RANDOM = {
 CLASSES = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"), "qwen3": ("Qwen3Config", "Qwen3ForCausalLM")}
 
 
+SPOILS = {  # ways to be wrong, for the test of this test
+    "theta": lambda model: setattr(model, "config", model.config.replace(rope_theta=20_000.0)),
+    "norm": lambda model: [setattr(layer.self_attn, "k_norm", torch.nn.Identity()) for layer in model.layers],
+}
+
+
 def make(folder: Path, family: str, changes: dict, files: int = 1) -> None:
     """A random checkpoint, written by transformers."""
+    import transformers
+
     changes = dict(changes)
     theta, rope = changes.pop("theta", 10000.0), changes.pop("rope", {"rope_type": "default"})
     if int(transformers.__version__.split(".")[0]) >= 5:
@@ -69,17 +75,22 @@ def make(folder: Path, family: str, changes: dict, files: int = 1) -> None:
     model.save_pretrained(folder, max_shard_size=f"{size // files // 1000 + 60}KB" if files > 1 else "5GB")
 
 
-def differences(folder: Path, device: str, prompt: torch.Tensor, tokens: int = 200) -> dict:
+def differences(folder: Path, device: str, prompt: torch.Tensor, tokens: int = 200, spoil: str | None = None) -> dict:
     """The largest difference of logits, and where greedy texts part (None: nowhere). On a GPU the reference runs there too."""
+    import transformers
+
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").to(device).eval()
     ours = load_model(folder, device, torch.float32)
+    if spoil:
+        SPOILS[spoil](ours)
     prompt = prompt.to(device)
     with torch.no_grad():
         wanted = theirs(prompt).logits
         got = ours(prompt)
         cache = KVCache(ours.config, prompt.shape[0], prompt.shape[1], device)
         in_steps = torch.cat([ours(part, cache=cache) for part in (prompt[:, :7], prompt[:, 7:8], prompt[:, 8:])], dim=1)
-        text = theirs.generate(prompt, max_new_tokens=tokens, do_sample=False, eos_token_id=None, use_cache=True)
+        seen = torch.ones_like(prompt)  # said, not guessed: a prompt that starts with the padding token would lose it
+        text = theirs.generate(prompt, attention_mask=seen, max_new_tokens=tokens, do_sample=False, eos_token_id=None)
         ours_text = generate(ours, prompt, tokens, stop=False)
     apart = (text != ours_text).any(dim=0).nonzero()
     return {
@@ -92,6 +103,8 @@ def differences(folder: Path, device: str, prompt: torch.Tensor, tokens: int = 2
 
 def cases(only: str | None, folder: Path):
     """(name, checkpoint, prompt) of everything that is asked for."""
+    import transformers
+
     for name in OWN:
         if (only is None or only == name) and (CHECKPOINTS / name / "model.safetensors").is_file():
             text = "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n"
@@ -111,13 +124,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="our model against transformers'")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only")
+    parser.add_argument("--spoil", choices=SPOILS)
     arguments = parser.parse_args(argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import transformers
+
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.backends.cuda.matmul.allow_tf32 = False
     wrong = seen = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, path, prompt in cases(arguments.only, Path(folder)):
-            found = differences(path, arguments.device, prompt)
+            found = differences(path, arguments.device, prompt, spoil=arguments.spoil)
             bad = max(found["logits"], found["cached"]) > 2e-5 or found["parts at"] is not None or found["tokens"] != 200
             wrong, seen = wrong + bad, seen + 1
             print(f"{'DIFFERS' if bad else 'same   '} {name}: {found}", flush=True)

@@ -11,7 +11,23 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import bench, ceilings, hardware, paths, peers, races, races_clocks, races_interpreted, races_problems, races_report, recorded, tune
+from course_lib import (
+    bench,
+    ceilings,
+    hardware,
+    paths,
+    peers,
+    peers_backward,
+    peers_decode,
+    races,
+    races_clocks,
+    races_decode,
+    races_interpreted,
+    races_problems,
+    races_report,
+    recorded,
+    tune,
+)
 from course_lib.commands import bench as command
 from course_lib.commands import cli
 from course_lib.races import Contestant, NotHere, Race, run
@@ -373,6 +389,12 @@ def test_a_backend_s_refusal_is_explained():
         peers.explained(refuses)()
 
 
+def test_who_computes_something_else_is_timed_and_not_judged():
+    race = doubling(contestant("course", double, True), dataclasses.replace(contestant("other", lambda x: 5 * x), judged=False))
+    mine, other = run(race, FakeClock({"course": MICRO, "other": 3 * MICRO}))
+    assert other.timing and not other.problem and other.error is None and races_report.ratio(mine, other) == pytest.approx(3, rel=0.05)
+
+
 def test_the_rows_that_are_compared():
     assert races_problems.picked(5).tolist() == [0, 1, 2, 3, 4]
     some = races_problems.picked(10_000, 64).tolist()
@@ -388,11 +410,52 @@ def test_problems_count_what_they_say():
     assert set(attention) == {(64, False), (64, True), (128, False), (128, True)}
     assert attention[64, False].flops == 4 * 2 * 64 * 64 * 64 == 2 * attention[64, True].flops
     assert attention[64, False].exponentials == 2 * 64 * 64
+    for name, products in (("flash_backward", 5), ("flash_backward_dkdv", 4), ("flash_backward_dq", 3)):
+        backward = {(race.size["D"], race.size["causal"]): race for race in by_kernel[name]}
+        assert set(backward) == set(attention) and all(2 * race.flops == products * attention[key].flops for key, race in backward.items())
+        assert backward[64, True].ceiling == "fp32" and len(backward[64, True].contestants) == (3 if products == 5 else 1)
+    assert by_kernel["flash_varlen"][0].flops == attention[64, False].flops * by_kernel["flash_varlen"][0].size["B"]
+    (window, *_), kept = by_kernel["flash_window"], sum(min(i + 1, 8) for i in range(64))
+    assert window.size["window"] == 8 and window.flops == 4 * 64 * 2 * kept and by_kernel["flash_window_backward"][0].flops == 2.5 * window.flops
     on_gpu = races_problems._attention(races_problems.Setting("cuda", torch.float32), 4096, True)
     assert [one.name for one in on_gpu] == [
         "flash_forward", "two_tiles", "descriptors", "naive", "FA2", "cuDNN", "efficient", "FA3", "FlexAttention"
     ]  # fmt: skip
+    assert [one.name for one in peers_backward.usual(4096, True, "cuda")] == ["naive", "FA2", "cuDNN", "efficient", "FA3", "FlexAttention"]
     assert tuple(races_problems.GROUPS.items()) == tuple(command.GROUPS.items())
+
+
+def test_problems_over_a_cache_count_what_they_say(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *_: x)  # a description of a GPU's problems needs no GPU
+    monkeypatch.setattr(torch, "arange", lambda *sizes, device=None, arange=torch.arange: arange(*sizes))
+    gpu = races_problems.Setting("cuda", torch.bfloat16)
+    by_kernel = {name: {tuple(race.size.values()): race for race in make(gpu)} for name, make in races_decode.KERNELS.items()}
+    assert list(by_kernel["decode"]) == [(64, 8192), (1, 131_072), (16, 2048)]
+    K_V = 2 * 64 * 8 * 8192 * 128 * 2  # GQA 32/8, D = 128
+    assert by_kernel["decode"][64, 8192].bytes == K_V + 2 * 64 * 32 * 128 * 2 + 64 * 4
+    assert by_kernel["paged_decode"][64, 8192, 16].bytes == K_V + 2 * 64 * 32 * 128 * 2 + 64 * 4 + 64 * 512 * 4
+    assert by_kernel["paged_prefill"][4, 4096, 4096, 16].flops == 4 * 128 * 4 * 32 * 4096 * 4097 // 2
+    assert by_kernel["paged_prefill"][8, 512, 8192, 16].flops == 4 * 128 * 8 * 32 * sum(range(8192 - 511, 8193))
+    assert [one.name for one in by_kernel["decode"][16, 2048].contestants] == ["course", "cuDNN", "FA2", "math", "FA3"]
+    assert [one.name for one in by_kernel["paged_decode"][16, 2048, 16].contestants] == ["course", "FlashInfer", "FA3"]
+    assert [one.name for one in by_kernel["paged_prefill"][8, 512, 8192, 16].contestants] == ["course", "dense", "FlashInfer", "FA3"]
+    assert by_kernel["rope"][2, 32, 4096].bytes == 2 * (2 * 2 * 32 * 4096 * 128 + 2 * 4096 * 128)
+    assert by_kernel["write_kv"][64, 1024].bytes == 64 * (4 * 1024 * 2 + 8)
+
+
+def test_peers_over_a_cache_say_why_they_are_not_here(monkeypatch):
+    monkeypatch.delenv(peers.FA3_LIBRARY, raising=False)
+    with pytest.raises(NotHere, match="set COURSE_FA3_LIBRARY"):
+        peers_decode.flash_attention_3()
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
+    with pytest.raises(NotHere, match="FlashInfer does not import here"):
+        peers_decode.flashinfer_decode()
+
+
+def test_flashinfer_is_told_the_pages_in_use():
+    tables, lengths = torch.tensor([[4, 7, -1], [2, -1, -1]], dtype=torch.int32), torch.tensor([17, 16], dtype=torch.int32)
+    indptr, pages, last = peers_decode._pages(tables, lengths, 16)
+    assert indptr.tolist() == [0, 2, 3] and pages.tolist() == [4, 7, 2] and last.tolist() == [1, 16]
 
 
 @pytest.mark.parametrize("name", [name for name in races_problems.KERNELS if name != "flash_forward"])
@@ -401,7 +464,7 @@ def test_interpreted_kernels_are_right_and_their_bytes_counted(name):
     (look,) = races_interpreted.look(race, torch.Generator().manual_seed(0))
     assert look.problem == "" and look.requested >= race.bytes > 0
     assert look.requested == race.requested or not race.requested
-    tenth_off = dataclasses.replace(race.contestants[0], output=lambda out: 1.1 * out)
+    tenth_off = dataclasses.replace(race.contestants[0], output=lambda out: 1.1 * race.contestants[0].output(out))
     off = dataclasses.replace(race, contestants=(tenth_off, *race.contestants[1:]))
     assert races_interpreted.look(off, torch.Generator().manual_seed(0))[0].problem.startswith("wrong: ")
 
@@ -433,14 +496,30 @@ def test_tuning_without_a_gpu_is_a_sentence(capsys, monkeypatch):
     assert tune.main([]) == 2
 
 
-@pytest.mark.parametrize("name", [*tune.FLASH, "matmul", "softmax_rows", "rms_norm", "vector_add", "swiglu", "softmax_long_rows"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *races_decode.KERNELS,
+        *tune.FLASH,
+        *races_problems.BACKWARD[1:],
+        "flash_window",
+        "flash_varlen",
+        "flash_score_mod",
+        "matmul",
+        "softmax_rows",
+        "rms_norm",
+        "vector_add",
+        "swiglu",
+        "softmax_long_rows",
+    ],
+)
 def test_candidates_have_the_keys_of_the_kernel_s_own_configuration(name):
     from importlib import import_module
 
-    module = import_module(f"kernels.{name}")
+    module = import_module(f"kernels.{races_decode.FILES.get(name, name)}")
     race = races_problems.KERNELS["flash_forward" if name in tune.FLASH else name](races_problems.Setting("cpu", torch.float32))[0]
     if hasattr(module, "config_for"):
-        own = module.config_for(race.size["N"])
+        own = module.config_for(*(128,) * (3 if name == "rope" else 1))
     else:
         own = getattr(module, "DEFAULT_CONFIG", None) or next(iter(module.CONFIGS.values()))
         own = own if "num_warps" in own else next(iter(own.values()))
@@ -514,13 +593,13 @@ def test_races_are_shown_and_recorded(course, pretend_gpu, tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     code, out, err = course("bench", "--output", tmp_path / "results", "--json", tmp_path / "all.json")
     assert code == 0 and "FA3: not here: no such library" in out and "softmax_rows" in err and "2.00x" in out
-    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == ["ch04_rows", "flash_forward", "matmul", "rows"]
+    assert sorted(path.stem for path in (tmp_path / "results").iterdir()) == sorted(["ch04_rows", *command.GROUPS])
     record = recorded.table("ch04_rows")
     assert [row["kernel"] for row in record.rows] == [*command.GROUPS["rows"], "matmul"] and record.command == "course bench rows matmul"
     rows = recorded.table("rows")
     assert len(rows.rows) == 5 and len(rows.details) == 15 and "4 TB/s" in rows.title and repr(rows) and repr(record)
     everything = json.loads((tmp_path / "all.json").read_text())
-    assert len(everything["results"]) == 21 and everything["versions"]["torch"] == torch.__version__
+    assert len(everything["results"]) == 3 * len(races_problems.KERNELS) and everything["versions"]["torch"] == torch.__version__
     assert {"machine", "date", "versions", "tier", "ceilings", "notes", "results"} == set(everything)
     assert max(map(len, out.splitlines())) < 240
 
@@ -628,3 +707,22 @@ def test_a_sweep_on_a_gpu(capsys):
     configs = tune.grid(BLOCK_M=(32, 64), BLOCK_N=(32,), BLOCK_K=(32,), GROUP=(8,), num_warps=(4,), num_stages=(1,))
     table = tune.sweep(matmul, (a, b), configs, flops=2 * 512**3)
     assert len(table.rows) == 2 and all(row[1].endswith("us") for row in table.rows)
+
+
+# ---------------------------------------------------------------- peers' libraries
+
+
+def test_code_for_other_gpus_is_zeroed_and_nothing_else():
+    import struct
+
+    from tools import peer_libraries
+
+    def entry(architecture: int, code: bytes) -> bytes:
+        return struct.pack("<HHIQQI", 2, 257, 64, len(code), 0, 0) + struct.pack("<I", architecture) + bytes(32) + code
+
+    inside = entry(80, b"A" * 40) + entry(90, b"B" * 24) + entry(86, b"C" * 8)
+    library = b"head" + peer_libraries.MAGIC + struct.pack("<Q", len(inside)) + inside + b"tail A"
+    data, zeroed = peer_libraries.pruned(library)
+    assert zeroed == 48 and len(data) == len(library)
+    assert bytes(data) == library.replace(b"A" * 40, bytes(40)).replace(b"C" * 8, bytes(8))
+    assert peer_libraries.main([]) == peer_libraries.main(["vllm"]) == 2

@@ -1,6 +1,8 @@
 """Chapter 00: every mistake gets its own sentence, right answers pass, the demonstration leaves no trace, the figures hold together."""
 
 import dataclasses
+import re
+import sys
 
 import pytest
 
@@ -84,3 +86,33 @@ def test_the_map_and_the_repeats():
     assert core.crowding(slow.figure) == [] and core.crowding(even.figure) == []
     with pytest.raises(ValueError, match="at least 5 times"):
         start_here.repeats([1.0, 2.0])
+
+
+# ---- the first cell ----
+
+
+def test_the_model_writes_and_the_sentence_says_how_fast():
+    said, text = door.writing(words=12, seed=3)
+    assert re.search(r"12 tokens \(pieces of words\) in \d+\.\d\d seconds, \d+ a second\. It has 8 million parameters", said)
+    assert text.startswith(door.PROMPT) and len(text) > len(door.PROMPT) + 12
+
+
+def test_the_text_is_made_now_and_not_kept():
+    """The same seed, the same text; another seed or none, another text."""
+    texts = [door.writing(words=30, seed=seed)[1] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len({door.writing(words=30)[1] for _ in range(4)}) > 1
+
+
+def test_the_first_card_shows_all_of_it():
+    card = door.welcome(n=256, words=8, seed=1)
+    assert "<pre" in card.html and "&quot;&quot;&quot;" in card.html and door.PROMPT in card.text
+    for words in ("A language model writes, here and now", "This machine.", "Measured now. Attention over 256 keys", "chapter 05"):
+        assert words in card.text, words
+
+
+def test_a_missing_package_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    said, text = door.writing()
+    assert "`pip install tokenizers`, then run this cell again" in said and text == ""
+    assert "<pre" not in door.welcome(n=256).html

@@ -9,7 +9,7 @@ import torch
 from course_lib.datasheets import SHEETS
 from course_lib.figures import triton_from_zero as figures
 from course_lib.figures.core import crowding
-from course_lib.grading import kernel_rules
+from course_lib.grading import catalogue, kernel_rules
 from course_lib.grading.spec import Evidence, Probe
 from course_lib.widgets import grid_explorer, shell, tile_explorer
 from course_lib.widgets.tile_explorer import Tiles
@@ -186,3 +186,37 @@ def test_the_tile_explorers_controls_move_the_picture():
     assert made.shown.title.startswith("T4") and "too much shared memory" in made.shown.title
     made.controls["stages"].value = 2
     assert made.shown.title.endswith("they fit") and made.first.title.startswith("A100")
+
+
+# ---------------------------------------------------------------- what the check says
+
+MATMUL = catalogue.solution_text(catalogue.find("matmul"))
+
+
+def said(judge, name: str, text: str) -> str:
+    verdict = judge.check(name, text, seed=5)
+    assert verdict.status == "failed" and verdict.points == 0, verdict
+    return verdict.diagnosis.message
+
+
+@pytest.mark.parametrize("dtype", ["tl.float16", "out_ptr.dtype.element_ty"])
+def test_an_accumulator_that_triton_refuses_gets_a_sentence(judge, dtype):
+    message = said(judge, "matmul", MATMUL.replace("tl.zeros([BLOCK_M, BLOCK_N], tl.float32)", f"tl.zeros([BLOCK_M, BLOCK_N], {dtype})"))
+    assert "no message" not in message and "an accumulator that it is handed" in message and "tl.dot(a, b, acc" in message
+
+
+def test_narrow_tiles_are_told_what_they_cost(judge):
+    message = said(judge, "matmul", MATMUL.replace("BLOCK_N, BLOCK_K = 32, 32, 32", "BLOCK_N, BLOCK_K = 8, 64, 64"))
+    assert "a program for each row" not in message and "fewer rows a program computes" in message
+
+
+def test_a_place_past_the_end_is_said_by_what_is_known(judge):
+    """Which index was too large cannot be told from an address; which lane it was can."""
+    text = MATMUL.replace("a_inside = (rows[:, None] < M) & (ks[None, :] < K)", "a_inside = rows[:, None] < M")
+    message = said(judge, "matmul", text)
+    assert "row 20" not in message and "the first is lane [19, 6] of [32, 32]" in message and "shape [20, 70]" in message
+
+
+def test_programs_without_work_are_counted(judge):
+    text = catalogue.solution_text(catalogue.find("vector_add")).replace("triton.cdiv(x.numel(), BLOCK)", "triton.cdiv(x.numel(), BLOCK) + 7")
+    assert "7 of the 10 programs" in said(judge, "vector_add", text)

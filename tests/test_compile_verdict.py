@@ -28,6 +28,19 @@ TUPLE = (
     .replace("keep_ptr + offsets", "inputs[1] + offsets")
     .replace("(x, keep, out,", "((x, keep), out,")
 )
+# strides in a tuple, one of them 1 (which is compiled in), the others nested
+STRIDES = (
+    KERNEL.replace("def double_and_mask_kernel(x_ptr, keep_ptr, out_ptr, N,", "def double_and_mask_kernel(x_ptr, keep_ptr, out_ptr, N, strides,")
+    .replace("x_ptr + offsets", "x_ptr + offsets * strides[0]")
+    .replace("out_ptr + offsets", "out_ptr + offsets * strides[1][1] + strides[1][0]")
+    .replace("x.numel(), BLOCK=BLOCK)", "x.numel(), (x.stride(0), (0, 1)), BLOCK=BLOCK)")
+)
+CONSTANT = (
+    KERNEL.replace("N, BLOCK: tl.constexpr", "N, SIZES: tl.constexpr")
+    .replace("BLOCK + tl", "SIZES[0] + tl")
+    .replace("tl.arange(0, BLOCK)", "tl.arange(0, SIZES[0])")
+    .replace("x.numel(), BLOCK=BLOCK)", "x.numel(), SIZES=(BLOCK, BLOCK))")
+)
 LOCAL = """import torch
 import triton
 import triton.language as tl
@@ -54,14 +67,16 @@ def compiled(judge, text: str):
 
 
 @pytest.mark.parametrize(
-    "text, target", [(HEURISTICS, 80), (TUNED, 80), (DESCRIBED, 90), (BY_HOST, 90)], ids=["heuristics", "autotune", "made", "host"]
+    "text, target",
+    [(HEURISTICS, 80), (TUNED, 80), (DESCRIBED, 90), (BY_HOST, 90), (TUPLE, 80), (STRIDES, 80)],
+    ids=["heuristics", "autotune", "made", "host", "tuple", "strides"],
 )
 def test_every_usual_launch_is_compiled(judge, text, target):
     case = compiled(judge, text)
     assert (case.name, case.status, case.message) == (f"compiles for a GPU (sm_{target})", "passed", "")
 
 
-@pytest.mark.parametrize("text", [HEURISTICS, TUNED, DESCRIBED], ids=["heuristics", "autotune", "made"])
+@pytest.mark.parametrize("text", [HEURISTICS, TUNED, DESCRIBED, TUPLE, STRIDES], ids=["heuristics", "autotune", "made", "tuple", "strides"])
 def test_and_refused_where_it_does_not_compile(judge, text):
     wrong = text.replace("x * 2.0", "x * torch.tensor(2.0).item()")
     verdict = judge.check("double_and_mask", wrong)
@@ -70,8 +85,35 @@ def test_and_refused_where_it_does_not_compile(judge, text):
 
 
 @pytest.mark.parametrize(
-    "text, words", [(TUPLE, "cannot be told here of one of its arguments"), (LOCAL, "is defined inside a function")], ids=["tuple", "local"]
+    "text, words", [(CONSTANT, "cannot be told here of one of its arguments"), (LOCAL, "is defined inside a function")], ids=["constant", "local"]
 )
 def test_what_could_not_be_tried_is_said(judge, text, words):
     case = compiled(judge, text)
     assert case.status == "blocked" and words in case.message, case
+
+
+MATMUL = catalogue.solution_text(catalogue.find("matmul"))
+IEEE = ', input_precision="ieee"'
+
+
+@pytest.mark.parametrize(
+    "precision", ["", ', input_precision="tf32"', ", allow_tf32=True"], ids=["nothing said", "tf32 asked for", "allowed the old way"]
+)
+def test_float32_products_that_a_gpu_rounds_are_refused(judge, precision):
+    verdict = judge.check("matmul", MATMUL.replace(IEEE, precision), seed=3)
+    assert verdict.status == "failed" and verdict.points == 0 and verdict.diagnosis.id == "tf32", verdict
+    assert "line " in verdict.diagnosis.message and "tl.dot(a, b, acc" in verdict.diagnosis.message and verdict.cases[-1].status == "failed"
+
+
+@pytest.mark.parametrize("precision", [', input_precision="tf32x3"', ", allow_tf32=False"])
+def test_other_ways_to_keep_float32_products_pass(judge, precision):
+    verdict = judge.check("matmul", MATMUL.replace(IEEE, precision), seed=3)
+    assert verdict.status == "passed", verdict
+
+
+def test_every_kernel_with_a_product_promises_float32():
+    """An exercise whose solution asks for exact products is one whose check sees that they are."""
+    for exercise in catalogue.exercises().values():
+        if exercise.kind == "triton" and IEEE in exercise.solution:
+            check = catalogue.checks(exercise.chapter)[exercise.name]
+            assert check.exact_float32 and any(mutant.rule == "tf32" for mutant in check.mutants), exercise.name

@@ -477,8 +477,10 @@ def test_a_verdict_survives_json(judge):
 
 @pytest.mark.parametrize("load, seconds", [(0.1, 3.0), (2.0, 3.0), (4.0, 6.0), (40.0, 7.5)])
 def test_mutants_get_more_time_on_a_busy_machine(monkeypatch, load, seconds):
-    from course_lib.grading import mutants
+    from course_lib.grading import load as machine
+    from course_lib.grading import mutants, sentences
 
-    monkeypatch.setattr(mutants.os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
-    monkeypatch.setattr(mutants.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
     assert mutants.allowed_seconds() == seconds
+    assert ("This machine is busy" in sentences._slow(True)) == (load >= 4) and "larger tiles" not in sentences._slow(False)

@@ -82,8 +82,8 @@ def test_values_and_log_sum_exp(launches, shape, dtype):
 
 @pytest.mark.parametrize("splits", [1, 3])
 def test_lengths_around_the_ends_of_tiles(splits):
-    """33 requests of one batch: every length from 0 to 32 and the capacity."""
-    lengths = [*range(33), 50]
+    """One batch of them, each side of each end."""
+    lengths = [0, 1, 2, 15, 16, 17, 31, 32, 33, 50]
     assert_right(*drawn(len(lengths), 2, 1, 50, 16), lengths, num_splits=splits, config=TINY)
 
 
@@ -102,13 +102,13 @@ def test_lengths_that_are_none():
 
 def test_the_grid_does_not_depend_on_lengths(launches):
     """Nothing on the device decides what is launched: a CUDA graph recorded once serves every length."""
-    q, k, v = drawn(2, 4, 2, 300, 16)
-    for lengths in ((0, 0), (1, 300), (300, 300)):
+    q, k, v = drawn(2, 2, 1, 60, 16)
+    for lengths in ((0, 0), (1, 60), (60, 60)):
         decode_split(q, k, v, int32(*lengths), config=TINY)
     assert len({launch.programs for launch in launches[::2]}) == 1 and len(launches) == 6
 
 
-@pytest.mark.parametrize("layout", trials.LAYOUTS[1:])
+@pytest.mark.parametrize("layout", [pytest.param(x, marks=[] if x in ("transposed", "expanded") else pytest.mark.slow) for x in trials.LAYOUTS[1:]])
 def test_any_strides(layout):
     """NaN lies wherever a view leaves gaps; q, k and v differ in layout."""
     q, k, v = drawn(2, 4, 2, 36, 24)
@@ -163,18 +163,18 @@ def test_nothing_to_read_or_to_write():
 
 
 def test_splits_agree_with_each_other():
-    q, k, v = drawn(2, 4, 2, 100, 16)
-    whole, lse = decode_split(q, k, v, int32(100, 61), num_splits=1, config=TINY)
-    for splits in (2, 3, 7, 50):
-        out, lse_again = decode_split(q, k, v, int32(100, 61), num_splits=splits, config=TINY)
+    q, k, v = drawn(2, 2, 1, 70, 16)
+    whole, lse = decode_split(q, k, v, int32(70, 31), num_splits=1, config=TINY)
+    for splits in (2, 3, 9):
+        out, lse_again = decode_split(q, k, v, int32(70, 31), num_splits=splits, config=TINY)
         assert torch.allclose(out, whole, atol=3e-6) and torch.allclose(lse, lse_again, atol=3e-6)
 
 
 # ---------------------------------------------------------------- bytes
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
-@pytest.mark.parametrize(("H", "H_KV"), [(4, 4), (8, 2), (70, 1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("H", "H_KV"), [(4, 2), pytest.param(4, 4, marks=pytest.mark.slow), (70, 1)])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_requested_bytes_are_the_closed_form(launches, H, H_KV, splits, dtype):
     """K and V once a group of up to 64 heads, whatever the splits; q and its length once a program; partial results in float32."""
@@ -313,7 +313,7 @@ def angles(N, D, dtype=torch.float32, B=None):
     return turn.cos().to(dtype), turn.sin().to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("B", "H", "N", "D"), [(2, 3, 19, 40), (1, 1, 1, 2), (2, 9, 33, 128), (1, 40, 1, 64), (1, 2, 70, 6), (3, 2, 5, 256), (1, 1, 3, 512)]
 )

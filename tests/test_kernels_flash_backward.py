@@ -165,7 +165,11 @@ def test_scale(scale):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_delta(launches, dtype):
-    for shape, layouts in (((2, 3, 70, 40), ("contiguous", "heads last")), ((1, 2, 65, 128), ("sliced", "every other")), ((1, 1, 1, 1), ("expanded", "transposed"))):
+    for shape, layouts in (
+        ((2, 3, 70, 40), ("contiguous", "heads last")),
+        ((1, 2, 65, 128), ("sliced", "every other")),
+        ((1, 1, 1, 1), ("expanded", "transposed")),
+    ):
         out, dout = (trials.laid_out(torch.randn(shape, generator=torch.Generator().manual_seed(i)).to(dtype), how) for i, how in enumerate(layouts))
         wrong, _ = trials.verdict(attention_delta(out, dout), *gradients.delta_trial(out, dout))
         assert not wrong, wrong
@@ -317,6 +321,14 @@ def test_a_wrong_gradient_would_be_seen():
     dq, dk, dv = assert_right(q, k, v, dout, causal=True, config=TINY)
     wrong_lse = flash_backward_dkdv(q, k, v, dout, lse + 0.01, delta, True, config=TINY)
     wrong_delta = flash_backward_dq(q, k, v, dout, lse, delta * 1.01, True, config=TINY)
-    for got in ((dq * 1.01, dk, dv), (dq, dk * 1.01, dv), (dq, dk, dv * 1.01), (dq, *wrong_lse), (wrong_delta, dk, dv), (dq, dv, dk), (dq.float(), dk, dv)):
+    for got in (
+        (dq * 1.01, dk, dv),
+        (dq, dk * 1.01, dv),
+        (dq, dk, dv * 1.01),
+        (dq, *wrong_lse),
+        (wrong_delta, dk, dv),
+        (dq, dv, dk),
+        (dq.float(), dk, dv),
+    ):
         assert trials.verdict(got, *wanted)[0]
     assert not trials.verdict((dq, dk, dv), *wanted)[0]

@@ -62,7 +62,7 @@ SHAPES = {  # H, H_KV, D, lengths, block, splits
     "one split": (4, 2, 32, (40, 16), 32, 1),
     "more splits than tiles": (4, 2, 16, (40, 3), 16, 7),
     "D = 1": (2, 1, 1, (20, 7), 2, 2),
-    "as many splits as the file chooses": (4, 2, 64, (200, 129), 16, None),
+    "as many splits as the file chooses": (2, 1, 32, (100, 65), 16, None),
 }
 
 
@@ -75,11 +75,11 @@ def test_paged_decode(launches, shape, dtype):
     assert splits is None or len(launches) == (1 if splits == 1 else 2)
 
 
-@pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32, 64, 128, 256])
+@pytest.mark.parametrize("block", [pytest.param(n, marks=[] if n in (1, 16, 256) else pytest.mark.slow) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)])
 def test_any_block_size(block):
     """Lengths at both sides of the ends of a block and of a tile of 16 keys, an empty one, in one batch."""
     lengths = sorted({0, 1, 15, 16, 17, 33, *(n for n in (block - 1, block, block + 1) if n <= 70)})
-    q, k, v = drawn(len(lengths), len(lengths), 4, 2, max(lengths), 16, seed=block)
+    q, k, v = drawn(len(lengths), len(lengths), 2, 1, max(lengths), 16, seed=block)
     decoded(q, k, v, lengths, block, num_splits=2)
 
 
@@ -131,9 +131,9 @@ def test_requests_may_share_blocks():
 
 
 def test_the_grid_does_not_depend_on_lengths(launches):
-    q, k, v = drawn(2, 2, 4, 2, 100, 16)
-    *pages, tables = caches.paged_cache(k, v, [100, 100], 16)
-    for lengths in ((0, 0), (1, 100), (100, 100)):
+    q, k, v = drawn(2, 2, 2, 1, 60, 16)
+    *pages, tables = caches.paged_cache(k, v, [60, 60], 16)
+    for lengths in ((0, 0), (1, 60), (60, 60)):
         paged_decode(q, *pages, tables, int32(*lengths), config=TINY)
     assert len({launch.programs for launch in launches[::2]}) == 1 and len(launches) == 6
 
@@ -373,6 +373,23 @@ def test_what_write_kv_refuses(launches, case):
     assert sentence in str(error.value) and not launches
 
 
+def test_no_product_is_asked_of_a_request_without_queries_or_keys(monkeypatch):
+    """On a GPU a plain order multiplies by cuBLAS, which takes no empty matrix."""
+
+    def strict(q, k, v, causal, scale):
+        assert q.numel() and k.numel()
+        return trials.attention_trial(q, k, v, causal, scale)
+
+    monkeypatch.setattr(caches, "attention_trial", strict)
+    q, k, v = drawn(4, 4, 2, 1, 9, 16, torch.float16)
+    (out, lse), orders = caches.decode_trial(q, k, v, [9, 0, 3, 0])
+    assert out.shape == (4, 2, 16) and (out[[1, 3]] == 0).all() and (lse[[1, 3]] == -math.inf).all() and len(orders) >= 5
+    assert out.dtype == torch.float64 and all(order[0].dtype == torch.float16 and order[0].shape == out.shape for order in orders)
+    out, orders = caches.prefill_trial(q, k, v, [3, 0, 1, 0], [9, 5, 0, 0])
+    assert out.shape == (4, 2, 16) and (out[3] == 0).all() and (out[:3] != 0).all() and len(orders) >= 5
+    assert all((order == 0).all() for order in caches.prefill_trial(q[:0], k, v, [0] * 4, [9, 0, 0, 0])[1])
+
+
 def test_a_wrong_result_would_be_seen():
     """What the tests above rely on: small mistakes, each outside the tolerance."""
     q, k, v = drawn(2, 2, 2, 1, 50, 16, torch.float16)
@@ -380,7 +397,6 @@ def test_a_wrong_result_would_be_seen():
     *pages, tables = caches.paged_cache(k, v, [50, 31], 16)
     out = paged_decode(q, *pages, tables, int32(50, 31), num_splits=2, config=TINY)
     short = paged_decode(q, *pages, tables, int32(49, 31), num_splits=2, config=TINY)
-    swapped = paged_decode(q, *pages, tables[:, [1, 0, 2, 3, 4, 5]], int32(50, 31), num_splits=2, config=TINY)
-    for got in (out * 1.004, short, swapped.roll(1, 0)):
+    for got in (out * 1.004, short, out.roll(1, 0)):
         assert trials.verdict(got, wanted, [order[0] for order in orders])[0]
     assert not trials.verdict(out, wanted, [order[0] for order in orders])[0]

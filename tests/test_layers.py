@@ -20,7 +20,7 @@ LAYERS = ("kernels", "base", "solutions", "engine", "grading", "front")
 OWN = {"kernels", "course_lib", "solutions", "exercises", "tests", "tools", "notebooks", "benchmarks", "answers"}
 FOLDERS = {"engine": "engine", "grading": "grading", "checks": "grading", "widgets": "front", "commands": "front"}
 IMPORT_NAMES = {"ipython": "IPython", "huggingface-hub": "huggingface_hub"}
-GIVEN_BY_THE_HOST = {"google", "pip", "tomllib"}  # google.colab on Colab; a TOML reader: Python's from 3.11 on, before that pip's
+GIVEN_BY_THE_HOST = {"flashinfer", "google", "pip", "tomllib"}  # google.colab on Colab; a TOML reader: Python's from 3.11 on, before that pip's
 
 
 def layer(module: str) -> str | None:

@@ -212,3 +212,17 @@ assert found.result.device.type == "cuda" and torch.equal(found.result, 8 * x)
 @pytest.mark.gpu
 def test_beside_compiled_kernels(tmp_path):
     run(ON_A_GPU, False, tmp_path)
+
+
+def test_two_launches_of_one_kernel_on_other_shapes_are_kept_apart():
+    from course_lib.counting import Traffic
+    from course_lib.launches import Argument, Launch
+
+    def launch(kernel: str, rows: int) -> Launch:
+        return Launch(kernel, tensors={"a_ptr": Argument((rows, 4), (4, 1), "float32", 16 * rows, loaded=16 * rows, loaded_once=16 * rows)})
+
+    alike = Traffic("alike", (launch("matmul", 2), launch("matmul", 2)))
+    assert list(alike.tensors) == ["a_ptr"] and alike.tensors["a_ptr"].loaded == 64
+    apart = Traffic("apart", (launch("matmul", 2), launch("softmax", 9), launch("matmul", 3)))
+    assert {name: one.loaded for name, one in apart.tensors.items()} == {"matmul 1.a_ptr": 32, "softmax.a_ptr": 144, "matmul 2.a_ptr": 48}
+    assert [list(one.shape) for one in apart.tensors.values()] == [[2, 4], [9, 4], [3, 4]] and "matmul 2.a_ptr" in repr(apart)

@@ -16,26 +16,29 @@ pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
 SAID = {
-    "load past the end": "a load outside `x_ptr`: element 50 of 50, in program (3, 0, 0) of the grid (4, 1, 1) (3 lanes of this tile). Does the mask",
-    "load before the start": "a load outside `x_ptr`: element -3 of 50, before its first, in program (0, 0, 0) of the grid (1, 1, 1) (3 lanes of this tile). The offset is",
+    "load past the end": "a load outside `x_ptr`: element 50 of 50, in program (3, 0, 0) of the grid (4, 1, 1) (3 lanes of this tile, "
+    "the first is lane 2 of 16). Does the mask cover every lane past the end?",
+    "load before the start": "a load outside `x_ptr`: element -3 of 50, before its first, in program (0, 0, 0) of the grid (1, 1, 1) (3 lanes "
+    "of this tile, the first is lane 0 of 16). The offset is",
     "load far away": "a load far outside every tensor of the launch, in program (0, 0, 0)",
-    "store past the end": "a store outside `out_ptr`: element 50 of 50, in program (3, 0, 0) of the grid (4, 1, 1) (1 lane of this tile)",
+    "store past the end": "a store outside `out_ptr`: element 50 of 50, in program (3, 0, 0) of the grid (4, 1, 1) (1 lane of this tile, the first is lane 2 of 16)",
     "store before the start": "a store outside `out_ptr`: element -1 of 50, before its first",
     "atomic past the end": "an atomic operation outside `out_ptr`: element 20 of 20, in program (1, 0, 0) of the grid (2, 1, 1) (12 lanes",
     "swap before the start": "an atomic operation outside `flag_ptr`: element -2 of 4, before its first",
-    "descriptor too long": "a load through a tensor descriptor outside `x_ptr`: element 1056 of 1056 (row 33, column 0 of [33, 32]), in program (2, 0, 0)",
-    "row past the end": "a load outside `x_ptr`: element 210 of 210 (row 3, column 0 of [3, 70]), in program (3, 0, 0)",
-    "last row too wide": "a load outside `x_ptr`: element 210 of 210 (row 3, column 0 of [3, 70]), in program (2, 0, 0) of the grid (3, 1, 1) (2 lanes",
-    "transposed, past the end": "a load outside `x_ptr`: element 30 of 30 (row 0, column 6 of [5, 6])",
-    "three dimensions": "a load outside `x_ptr`: element 48 of 48 (index [2, 0, 0] of [2, 3, 8]), in program (3, 0, 0)",
-    "gap beside a slice": "a load between the elements of the view `x_ptr`: row 0, column 70 of [3, 70], strides [128, 1], in program (0, 0, 0) of the grid "
-    "(3, 1, 1) (2 lanes of this tile). That memory belongs to the tensor which `x_ptr` is cut from.",
-    "gap between every other column": "between the elements of the view `x_ptr`: offset 1, strides [2]",
-    "gap in a transposed slice": "between the elements of the view `x_ptr`: beside row 0, column 0 of [3, 70], strides [2, 5], in program (1, 0, 0)",
-    "behind a slice": "outside `x_ptr`: offset 384, and its last element lies at 325 (row 3, column 0 of [3, 70])",
+    "descriptor too long": "a load through a tensor descriptor outside `x_ptr`: element 1056 of 1056 (shape [33, 32], strides [32, 1]), in program (2, 0, 0)",
+    "row past the end": "a load outside `x_ptr`: element 210 of 210 (shape [3, 70], strides [70, 1]), in program (3, 0, 0)",
+    "last row too wide": "a load outside `x_ptr`: element 210 of 210 (shape [3, 70], strides [70, 1]), in program (2, 0, 0) of the grid (3, 1, 1) (2 lanes "
+    "of this tile, the first is lane 70 of 128). Does the mask cover every lane past the end, in each dimension?",
+    "transposed, past the end": "a load outside `x_ptr`: element 30 of 30 (shape [5, 6], strides [1, 5])",
+    "three dimensions": "a load outside `x_ptr`: element 48 of 48 (shape [2, 3, 8], strides [24, 8, 1]), in program (3, 0, 0)",
+    "gap beside a slice": "a load between the elements of the view `x_ptr`: offset 70, shape [3, 70], strides [128, 1], in program (0, 0, 0) of the grid "
+    "(3, 1, 1) (2 lanes of this tile, the first is lane 70 of 128). That memory belongs to the tensor which `x_ptr` is cut from.",
+    "gap between every other column": "between the elements of the view `x_ptr`: offset 1, shape [32], strides [2]",
+    "gap in a transposed slice": "between the elements of the view `x_ptr`: offset 1, shape [3, 70], strides [2, 5], in program (1, 0, 0)",
+    "behind a slice": "outside `x_ptr`: offset 384, and its last element lies at 325 (shape [3, 70], strides [128, 1])",
     "before a slice that starts later": "outside `x_ptr`: element -8 of 32, before its first",
     "empty tensor": "outside `x_ptr`: element 0 of 0",
-    "wide load over the end": "outside `x_ptr`: element 7 of 7, in program (0, 0, 0) of the grid (1, 1, 1) (1 lane of this tile). Does the mask",
+    "wide load over the end": "outside `x_ptr`: element 7 of 7, in program (0, 0, 0) of the grid (1, 1, 1) (1 lane of this tile, the first is lane 3 of 16). Does the",
     "in a tuple": "outside `tensors[0]`: element 10 of 10",
     "bf16": "`x_ptr` is bfloat16: Triton's interpreter computes bf16 dot products wrongly",
 }

@@ -124,7 +124,7 @@ def cells() -> list[Cell]:
             found += [
                 cell for target in literal(text, "TARGETS", tuple(LIMITS)) for cell in _of_kernel(path.stem, target, literal(text, "MAX_WIDTH", 0))
             ]
-    exercises = [exercise.name for group in sources(ROOT).values() for exercise in group if exercise.kind == "triton"]
+    exercises = [exercise.name for group in sources(ROOT).values() for exercise in group if "@triton.jit" in exercise.solution]
     return found + [Cell(f"exercise {name}", target, "fp32") for name in exercises for target in LIMITS]
 
 

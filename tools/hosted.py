@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 TRITON_FOR_TORCH = {"2.9": "3.5.1", "2.10": "3.6.0", "2.11": "3.6.0", "2.12": "3.7.0", "2.13": "3.7.1"}  # the pairs that torch's own wheels require
-NEEDED = ("rich", "tqdm", "matplotlib", "ipywidgets")
+NEEDED = ("rich", "tqdm", "matplotlib", "ipywidgets", "safetensors", "tokenizers")
 
 
 def missing() -> list[str]:

@@ -16,14 +16,27 @@ GROUPS = {
     "rows": ("vector_add", "softmax_rows", "softmax_long_rows", "rms_norm", "swiglu"),
     "matmul": ("matmul",),
     "flash_forward": ("flash_forward",),
+    "flash_backward": ("flash_backward", "flash_backward_dkdv", "flash_backward_dq"),
+    "flash_variants": ("flash_varlen", "flash_varlen_backward", "flash_window", "flash_window_backward", "flash_score_mod"),
 }
 TITLES = {
     "rows": "Kernels bound by memory, {dtype}: compulsory bytes (read + written once) a second",
     "matmul": "Matrix products, {dtype}",
     "flash_forward": "Attention forward, {dtype}, 16K tokens of width 2,048: 4 B H N^2 D operations, half of them where causal",
+    "flash_backward": "Attention backward, {dtype}, 16K tokens of width 2,048: 10 B H N^2 D operations (dkdv alone 8, dq alone 6), half of them where causal",
+    "flash_variants": "Packed sequences, windows, changed scores, {dtype}, 16K tokens of width 2,048: operations of the pairs that are kept",
 }
+CACHE = {
+    "decode": "Decode over a full cache, {dtype}, GQA 32/8, D = 128: K and V once, bytes a second",
+    "paged_decode": "Paged decode, {dtype}, GQA 32/8, D = 128, blocks of 16 in random order: K and V once, bytes a second",
+    "paged_prefill": "Paged prefill, {dtype}, GQA 32/8, D = 128, blocks of 16: 4 D operations for each pair that attends",
+    "rope": "RoPE, {dtype}: compulsory bytes a second",
+    "write_kv": "K and V to their slots, {dtype}: bytes read and written a second",
+}
+GROUPS |= {name: (name,) for name in CACHE}
+TITLES |= CACHE
 _MORE = """
-NAME is a group (rows, matmul, flash_forward) or one of its kernels; without NAME everything is raced.
+NAME is a group (rows, matmul, flash_forward, flash_backward, flash_variants) or one of its kernels; without NAME everything is raced.
 A rate is a median with half the width of the middle half in brackets; "ceiling" is the best course kernel's share of what this
 machine reaches (copy bandwidth or matmul rate, measured); "/ peer" is how many times as fast as the peer it is.
 FlashAttention-3 is raced where COURSE_FA3_LIBRARY names its library and COURSE_FA3_CUDART a libcudart.so.12.

@@ -124,7 +124,12 @@ def _read(pipe, lines: queue.Queue) -> None:
 
 
 def grade_all(
-    submissions: Iterable[Submission], exercises: list[str], seed: int, jobs: int, done: Callable[[Graded], None], worker: Callable[[], Worker] | None = None
+    submissions: Iterable[Submission],
+    exercises: list[str],
+    seed: int,
+    jobs: int,
+    done: Callable[[Graded], None],
+    worker: Callable[[], Worker] | None = None,
 ) -> None:
     """Grade each submission, `jobs` at a time; `done` is called in this thread with each, as soon as it is final."""
     waiting: queue.Queue = queue.Queue()
@@ -239,5 +244,3 @@ def verdicts_of(line: dict) -> list[Verdict]:
         seed = result.pop("seed", None)
         found.append(Verdict.from_json({**result, "details": {} if seed is None else {"seed": seed}}))
     return found
-
-

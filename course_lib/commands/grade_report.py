@@ -103,7 +103,9 @@ def _append_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise UsageError(f"grade: {path} cannot be written ({error.strerror or error}). What is in it stays; run the same command to go on.") from None
+        raise UsageError(
+            f"grade: {path} cannot be written ({error.strerror or error}). What is in it stays; run the same command to go on."
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:

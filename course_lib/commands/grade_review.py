@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
     except SystemExit:
         return 0
     if arguments.report is None:
-        raise UsageError("review takes the report of `course grade FOLDER --output`, a .jsonl file. A deck of the course's questions comes with chapter 21.")
+        raise UsageError(
+            "review takes the report of `course grade FOLDER --output`, a .jsonl file. A deck of the course's questions comes with chapter 21."
+        )
     if arguments.student and not arguments.exercise:
         raise UsageError("review takes a student and an exercise, as in: course review REPORT STUDENT EXERCISE --accept")
     if (arguments.decision or arguments.note) and not arguments.exercise:
@@ -56,7 +58,9 @@ def _review(arguments: argparse.Namespace) -> int:
         return _list(report, waiting)
     verdict = waiting.get((arguments.student, arguments.exercise))
     if verdict is None:
-        raise UsageError(f"review: {arguments.student} has no answer to {arguments.exercise} that needs a person. `course review {arguments.report}` lists them.")
+        raise UsageError(
+            f"review: {arguments.student} has no answer to {arguments.exercise} that needs a person. `course review {arguments.report}` lists them."
+        )
     text = report.lines[arguments.student]["answers"][arguments.exercise]
     if arguments.decision:
         place = grade_report.decide(report.path, arguments.student, arguments.exercise, text, arguments.decision, arguments.note)

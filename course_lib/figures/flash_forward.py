@@ -241,7 +241,7 @@ def tile_key(card: Card, x: float, y: float, kinds: Sequence[tuple[str, str]]) -
 # ---------------------------------------------------------------- speed
 
 
-OURS = {"flash_forward": "plain", "two_tiles": "two tiles", "descriptors": "descriptors"}
+OURS = {"flash_forward": "plain", "two_tiles": "two tiles", "descriptors": "descriptors", "flash_backward": "the course's"}
 
 
 def speeds(rows: Sequence[Mapping], head: int = 128, title: str | None = None, note: str = "") -> Picture:

@@ -182,7 +182,7 @@ class Server:
         except RuntimeError as error:  # the GPU no longer answers: the call that broke it says why, if it noticed
             reply.setdefault("failure", _failure(error, self.files[key]))
         for launch in launches:
-            told = {name: getattr(launch, name) for name in ("kernel", "constexprs", "signature", "constants", "options")}
+            told = {name: getattr(launch, name) for name in ("kernel", "constexprs", "signature", "constants", "options", "working")}
             evidence.launches.append({**told, "grid": list(launch.grid)})
             evidence.bytes_loaded += launch.bytes_loaded
             evidence.bytes_stored += launch.bytes_stored

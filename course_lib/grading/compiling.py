@@ -32,13 +32,37 @@ def compiled(module: ModuleType, launch: dict) -> dict:
     if kernel is None:
         return {"failure": _hidden(launch["kernel"])} if _first_line("".join(linecache.getlines(module.__file__)), launch["kernel"]) else {}
     target = launch.get("target") if launch.get("target") in TARGETS else TARGETS[0]
-    constants = {name: _constant(value) for name, value in launch["constants"].items()}
+    constants = {_path(kernel.arg_names, name): _constant(value) for name, value in launch["constants"].items()}
     options = {name: value for name, value in launch["options"].items() if name in _OPTIONS and type(value) is int}
     try:
-        triton.compile(ASTSource(kernel, launch["signature"], constants), target=GPUTarget("cuda", target, 32), options=options)
+        made = triton.compile(ASTSource(kernel, launch["signature"], constants), target=GPUTarget("cuda", target, 32), options=options)
     except Exception as error:
         return {"failure": _told(error, module.__file__, kernels)}
-    return {}
+    rounded = launch.get("exact") and _rounded(made.asm["ttir"], module.__file__)
+    return {"failure": rounded} if rounded else {}
+
+
+def _rounded(ir: str, filename: str) -> dict | None:
+    """The first product of float32 tiles that a GPU takes in TF32, in Triton's own intermediate text; None where each is exact."""
+    found = re.search(r"tt\.dot\b.*inputPrecision = tf32 : tensor<[\dx]+xf32>.*loc\((#\w+)\)", ir)
+    if not found:
+        return None
+    places, at, line = dict(re.findall(r"^(#\w+) = loc\((.*)\)$", ir, re.M)), found[1], 0
+    for _ in range(8):  # a place may be another one with a name
+        said = places.get(at, "")
+        if exact := re.search(r'"([^"]*)":(\d+):\d+', said):
+            line = int(exact[2]) if exact[1] == filename else 0
+            break
+        if not (at := (re.search(r"#\w+", said) or [""])[0]):
+            break
+    frames = [[line, "", linecache.getline(filename, line).strip()[:200]]] if line else []
+    return {"kind": "tf32", "type": "", "message": "a product of float32 tiles is rounded to TF32", "frames": frames}
+
+
+def _path(names: list[str], name: str) -> tuple[int, ...]:
+    """Where the compiler keeps a constant: `strides[2]` is part 2 of the argument `strides`."""
+    first, *parts = re.findall(r"\w+", name)
+    return (names.index(first), *map(int, parts))
 
 
 def _innermost(x):

@@ -92,7 +92,11 @@ def verdict_panel(verdict: Verdict, exercise: Exercise | None, extra: Extra) -> 
         headline=_HEADLINE.get(verdict.status, "{name}: " + str(verdict.status)).format(**words),
         paragraphs=tuple(p for p in [*paragraphs, extra.graded] if p),
         facts=tuple(_facts(verdict, details)),
-        after=tuple(p for p in [*_notes(verdict, details), *extra.notes, _try(verdict, exercise, extra), extra.next if verdict.status == "passed" else ""] if p),
+        after=tuple(
+            p
+            for p in [*_notes(verdict, details), *extra.notes, _try(verdict, exercise, extra), extra.next if verdict.status == "passed" else ""]
+            if p
+        ),
         folds=tuple(_folds(verdict, details)),
     )
 

@@ -97,6 +97,11 @@ def _decide(verdict: Verdict, exercise: Exercise, text: str, seed: int, judge: J
         if verdict.tier == "interpreter":
             _compile(verdict, trial, found)
             return
+        if material.exact_float32:  # the same verdict on every GPU, also where TF32 happens to be close enough, or is not to be had
+            case, refused = ahead.compile_all(trial, found)
+            if refused and refused.id == "tf32":
+                verdict.status, verdict.points, verdict.diagnosis, verdict.cases = "failed", 0, refused, [*verdict.cases, case]
+                return
     with Trial(exercise, material, text, seed, judge.servers, "compiled") as trial:
         found, cases = trial.run_probes(), verdict.cases
         passed = _conclude(verdict, trial, found, judge.memo)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from course_lib.grading.spec import Evidence, Probe, Rule
+from course_lib.grading.spec import Evidence, Mutant, Probe, Rule
 from course_lib.words import plural
 
 Bytes = Callable[[Probe], int | None]  # None: the rule does not speak on this probe
@@ -81,6 +81,18 @@ def programs(at_most: Callable[[Probe], int], why: str) -> Rule:
     return Rule("programs", broken)
 
 
+def no_idle(few: int, why: str) -> Rule:
+    """Every program of a call moves something, unless there are no more than `few`; `why` is the end of the sentence."""
+
+    def broken(probe: Probe, evidence: Evidence) -> str | None:
+        count = sum(map(_programs, evidence.launches))
+        idle = count - sum(n for launch in evidence.launches if type(n := launch.get("working", _programs(launch))) is int)
+        said = f"{idle:,} of the {count:,} programs that your function launched loaded and stored nothing ({probe.name}); {why}"
+        return said if count > few and idle > 0 else None
+
+    return Rule("idle", broken)
+
+
 def no_copies(instead: str, ops: Sequence[str] = COPIES) -> Rule:
     """No tensor is copied or converted by torch beside the kernel: that reads and writes it once more, and no kernel sees it."""
     wanted = frozenset(ops)
@@ -92,6 +104,17 @@ def no_copies(instead: str, ops: Sequence[str] = COPIES) -> Rule:
         )
 
     return Rule("copied", broken)
+
+
+def tf32(edits: Sequence[tuple[str, str]]) -> Mutant:
+    """The mistake that only the compile verdict sees (`Check.exact_float32`): a product of float32 tiles that a GPU rounds."""
+    return Mutant(
+        "tf32",
+        "A `tl.dot` rounds float32 tiles for the tensor cores unless it is told not to, and then this result is wrong from the fourth digit on. Ask for "
+        '`input_precision="ieee"` in every `tl.dot`; float16 inputs lose nothing by it.',
+        edits=tuple(edits),
+        rule="tf32",
+    )
 
 
 def _programs(launch: dict) -> int:

@@ -4,7 +4,6 @@ A mutant is named only when it gives the answer's own wrong results on at least 
 on the others. At most six probes and three seconds, more where other work keeps the machine busy; what a mutant gave is remembered.
 """
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -12,19 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from course_lib.grading import compare
+from course_lib.grading.load import busy
 from course_lib.grading.probing import AnswerProcess, Ended, Reply
 from course_lib.grading.sentences import Outcome
 from course_lib.grading.spec import Check, Mutant
 from course_lib.source import Exercise
 
 MUTANT_PROBES, MUTANT_SECONDS, EXPLAINED = 6, 3.0, 0.9
-BUSIEST = 2.5  # how much longer mutants may take on a busy machine
 
 
 def allowed_seconds() -> float:
-    """Three seconds of a machine that has nothing else to do: as many more as its cores are overbooked, within a limit."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return MUTANT_SECONDS * min(BUSIEST, max(1.0, load / (os.cpu_count() or 1)))
+    """Three seconds of a machine that has nothing else to do, more on a busy one."""
+    return MUTANT_SECONDS * busy()
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from course_lib.grading import compare
+from course_lib.grading.load import overbooked
 from course_lib.grading.probing import Ended, Reply
 from course_lib.grading.spec import Probe
 
@@ -24,6 +25,12 @@ _SIGNALS = {
 }
 
 
+_DOT = (
+    "It says no more, and asks for two things: both factors are two-dimensional tiles, and an accumulator that it is handed has the product's shape and "
+    "is float32, for float16 inputs too."
+)
+
+
 @dataclass
 class Outcome:
     """What one probe (or the second call) came to."""
@@ -37,6 +44,7 @@ class Outcome:
     findings: list[compare.Finding] = field(default_factory=list)
     seconds: float = 0.0
     stale: bool = False  # the very result of an earlier call on other data
+    kernel: bool = False  # the exercise is a Triton kernel
 
     @property
     def ok(self) -> bool:
@@ -75,7 +83,7 @@ class Outcome:
 def sentence(outcome: Outcome, limit: float, returns: str) -> str:
     """What was observed on this probe, in words."""
     if outcome.ended:
-        return _ended(outcome.ended, limit)
+        return _ended(outcome.ended, limit) + (_slow(outcome.kernel) if outcome.timed_out else "")
     failure = outcome.reply.failure
     if failure:
         return _failed(failure, returns)
@@ -90,6 +98,13 @@ def sentence(outcome: Outcome, limit: float, returns: str) -> str:
 def contract(problems: list[str]) -> str:
     """The sentence for the first of these broken promises."""
     return CONTRACT.get(problems[0], problems[0])
+
+
+def _slow(kernel: bool) -> str:
+    """What besides an endless loop may be the reason."""
+    said = " It may also be right and slow: the interpreter runs one program after the other, so larger tiles end sooner." if kernel else ""
+    wanted = overbooked()
+    return said + (f" This machine is busy: {wanted:.0f} processes wait for each of its cores. Check again when it is quiet." if wanted >= 2 else "")
 
 
 def _ended(ended: Ended, limit: float) -> str:
@@ -127,6 +142,8 @@ def _failed(failure: dict, returns: str) -> str:
         return upper(message)
     if failure["type"] == "NotImplementedError" and "is not written yet" in message:
         return f"The stub's first line is still there{line}. Delete it: it raises NotImplementedError before your code runs."
+    if failure["type"] == "AssertionError" and not message.strip() and ".dot(" in (failure.get("frames") or [[""]])[-1][-1]:
+        return f"Triton refuses the operands of this `tl.dot`{line}. {_DOT}"
     return f"Your function raised {failure['type']}: {message[:300].strip() or '(no message)'}{line}."
 
 

@@ -173,4 +173,5 @@ class Check:
     returns: str = "a tensor"  # said when something else comes back
     allow: tuple[str, ...] = ()  # a Triton exercise's host: aten ops that may make tensors as large as the result ("all": any)
     seconds: float = 8.0  # time limit of one whole check
+    exact_float32: bool = False  # a Triton exercise that promises float32 products: TF32 is refused when the answer is compiled (rule "tf32")
     harness: str = ""  # source of `run(subject, *args, **kwargs)`: called in the answer's process in the answer's place, where one call does not show it (a class)

@@ -112,7 +112,7 @@ class Trial:
 
     def outcome(self, name: str, probe: Probe, again: bool = False, compared: bool = True) -> Outcome:
         """Call the answer on a probe; compare what came back."""
-        outcome, began = Outcome(name, probe), time.monotonic()
+        outcome, began = Outcome(name, probe, kernel=self.exercise.kind == "triton"), time.monotonic()
         try:
             process = self._alive()
             if self.load_failure is None:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}  # model_type in config.json: the name people use
-ROPE_KINDS = ("default", "linear", "dynamic", "llama3")
+ROPE_KINDS = {  # what each kind of scaling has to say
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 
 
 @dataclass(frozen=True)
@@ -188,4 +193,7 @@ def _rope(said: dict[str, Any], where: str) -> tuple[float, dict | None]:
         raise ValueError(f"{where} rotates only a part of each head (partial_rotary_factor); the course's RoPE rotates all of it")
     if kind not in ROPE_KINDS:
         raise ValueError(f"{where} scales RoPE by {kind!r}; the course reads {', '.join(ROPE_KINDS)}")
+    for key in ROPE_KINDS[kind]:
+        if key not in scaling:
+            raise ValueError(f"{where} scales RoPE by {kind!r} and does not say {key}")
     return theta, None if kind == "default" else {"rope_type": kind, **scaling}

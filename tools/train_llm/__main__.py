@@ -2,6 +2,7 @@
 
     python -m tools.train_llm prepare --out .dev/corpus            (needs tokenizers; no GPU; 1-2 minutes)
     python -m tools.train_llm train --corpus .dev/corpus --out DIR (one GPU, about 5 minutes; `--tiny` tries it all on a CPU in one)
+    python -m tools.train_llm card                                 (model card and picture, from the committed training.json)
 
 `train` writes DIR/target and DIR/draft in Hugging Face layout, and DIR/training.json: curves, held-out perplexity, samples, acceptance.
 """
@@ -120,8 +121,13 @@ def main(argv: list[str] | None = None) -> int:
     second.add_argument("--device", help="default: the GPU where there is one")
     second.add_argument("--eager", action="store_true", help="without torch.compile")
     second.add_argument("--tiny", action="store_true", help="minute models on a scrap of the text: does it all run?")
+    commands.add_parser("card", help="the model card and the picture of the training, from course_lib/llm/checkpoints/training.json")
     arguments = parser.parse_args(argv)
-    if arguments.command == "prepare":
+    if arguments.command == "card":
+        from tools.train_llm.card import write
+
+        print(*write(), sep="\n")
+    elif arguments.command == "prepare":
         said = corpus.prepare(arguments.stdlib, arguments.out)
         print(json.dumps(said["splits"], indent=1))
     else:

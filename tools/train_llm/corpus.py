@@ -83,6 +83,8 @@ def prepare(stdlib: Path, out: Path, vocab: int = VOCAB) -> dict:
     by_split: dict[str, list[str]] = {name: [] for name in ("train", "valid", "test")}
     for name, text in files:
         by_split[split_of(name)].append(text)
+    if empty := [name for name, texts in by_split.items() if not texts]:
+        raise SystemExit(f"prepare: {len(files)} files under {stdlib} leave none for {empty[0]}; that is no standard library")
     tokenizer = train_tokenizer(by_split["train"], vocab)
     end = tokenizer.token_to_id(END)
     arrays, splits = {}, {}

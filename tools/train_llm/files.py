@@ -1,7 +1,6 @@
 """A checkpoint in Hugging Face layout, so that transformers loads what the course trained."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -39,7 +38,17 @@ def write_checkpoint(model: Llama, tokenizer: Path, folder: Path, dtype: torch.d
             "clean_up_tokenization_spaces": False,
         },
     )
-    shutil.copy(tokenizer, folder / "tokenizer.json")
+    with_start(tokenizer, folder / "tokenizer.json")
+
+
+def with_start(source: Path, place: Path) -> None:
+    """The tokenizer, told to put END in front of every text: in training every file began with it."""
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = Tokenizer.from_file(str(source))
+    start = (END, tokenizer.token_to_id(END))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[start])
+    tokenizer.save(str(place))
 
 
 def _write(path: Path, said: dict) -> None:

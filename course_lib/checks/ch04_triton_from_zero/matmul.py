@@ -7,7 +7,7 @@ from course_lib.checks.ch04_triton_from_zero.matmul_right import RIGHT
 from course_lib.checks.ch04_triton_from_zero.plain import matmul, matmul_in_pieces, matmul_one_by_one
 from course_lib.checks.ch04_triton_from_zero.sentences import WITH_STRIDES, copied, outside
 from course_lib.checks.ch04_triton_from_zero.softmax_rows import AXES
-from course_lib.grading.kernel_rules import launches, loads, no_copies, stores
+from course_lib.grading.kernel_rules import launches, loads, no_copies, stores, tf32
 from course_lib.grading.spec import Check, Mutant, Probe, forbid
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "dot", "einsum", "matmul", "linear", "addmv", "_int_mm")
@@ -114,6 +114,21 @@ MATMUL = Check(
             ),
         ),
         Mutant(
+            "half-products",
+            "Right in float32; in float16 each tile's product was rounded to 11 bits before it was added. Leave `out_dtype` alone: `tl.dot` gives float32.",
+            edits=((_DOT, 'acc += tl.dot(a, b, input_precision="ieee", out_dtype=tl.float16)'),),
+        ),
+        Mutant(
+            "half-factors",
+            "Right in float16; float32 factors were rounded to float16 before the product, which is wrong from the fourth digit on. Take them as they come.",
+            edits=((_DOT, 'acc = tl.dot(a.to(tl.float16), b.to(tl.float16), acc, input_precision="ieee")'),),
+        ),
+        Mutant(
+            "grid-flat",
+            "Only the first column of tiles was written: the grid has one axis, and the kernel reads two. There `tl.program_id(1)` is 0 in every program.",
+            edits=(("(triton.cdiv(M, BLOCK_M), triton.cdiv(N, BLOCK_N))", "(triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N),)"),),
+        ),
+        Mutant(
             "grid-turned",
             (
                 "Right where the grid has as many programs one way as the other. Elsewhere tiles are missing: the kernel reads its row of tiles from one axis "
@@ -156,10 +171,10 @@ MATMUL = Check(
         ),
         outside((("a_inside = (rows[:, None] < M) & (ks[None, :] < K)", "a_inside = rows[:, None] < M"),)),
         Mutant(
-            "program-a-row",
+            "small-tiles",
             (
-                "That is what a program for each row of the result asks for: it reads all of b, for one row. A tile of rows can share what it has read of b, and "
-                "a tile of columns what it has read of a."
+                "The fewer rows a program computes, the more often b is read as a whole, and the fewer columns, the more often a is: a tile of rows shares what it "
+                "has read of b, a tile of columns what it has read of a. Give a program more of both."
             ),
             body="""\
 @triton.jit
@@ -195,7 +210,9 @@ def matmul(a, b):
             rule="stores",
         ),
         copied((("    (M, K), N", "    a, b = a.contiguous(), b.contiguous()\n    (M, K), N"),)),
+        tf32(((_DOT, "acc = tl.dot(a, b, acc)"),)),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

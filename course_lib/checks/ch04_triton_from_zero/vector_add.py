@@ -4,10 +4,10 @@ import torch
 
 from course_lib.checks.ch03_online_softmax.inputs import normal
 from course_lib.checks.ch04_triton_from_zero.sentences import outside
-from course_lib.grading.kernel_rules import launches, loads, programs, size, stores
+from course_lib.grading.kernel_rules import launches, loads, no_idle, programs, size, stores
 from course_lib.grading.spec import Check, Mutant, Probe
 
-WARP = 32
+WARP, FEW = 32, 8
 
 
 def _probes(g: torch.Generator) -> list[Probe]:
@@ -36,8 +36,9 @@ VECTOR_ADD = Check(
         launches(1),
         loads(lambda probe: size(*probe.args), "reading each element once"),
         stores(lambda probe: size(probe.args[0])),
+        no_idle(FEW, "a program owns a tile, so there are as many programs as tiles of BLOCK cover N."),
         programs(
-            lambda probe: max(8, -(-probe.args[0].numel() // WARP)),
+            lambda probe: max(FEW, -(-probe.args[0].numel() // WARP)),
             f"with more than one for {WARP} elements most lanes of the GPU, which come in groups of {WARP}, have nothing to do. How many tiles are there?",
         ),
     ),
@@ -93,9 +94,15 @@ VECTOR_ADD = Check(
         ),
         outside((("tl.load(x_ptr + offsets, mask=inside)", "tl.load(x_ptr + offsets)"),)),
         Mutant(
-            "program-an-element",
-            "There is one program for each element, and all but the first of each BLOCK find nothing to do. A program owns a whole tile.",
+            "idle-programs",
+            "A program owns a whole tile of BLOCK elements: with one for each element, or for each smaller piece, most have nothing to do.",
             edits=(("programs = triton.cdiv(x.numel(), BLOCK)", "programs = x.numel()"),),
+            rule="idle",
+        ),
+        Mutant(
+            "tile-of-one",
+            "The tiles are narrower than a warp, the 32 threads that go along together. Give a program more elements.",
+            edits=(("BLOCK = 128", "BLOCK = 4"),),
             rule="programs",
         ),
         Mutant(

@@ -52,6 +52,7 @@ def _alignment() -> list[Mutant]:
         Mutant("strict", strict, edits=(narrow,)),
         Mutant("strict-no-guard", f"{strict} {sentences.EMPTY}", edits=(narrow, *NO_GUARDS)),
         Mutant("not-masked", unmasked, edits=(lax,)),
+        Mutant("not-masked-no-guard", f"{unmasked} {sentences.EMPTY}", edits=(lax, *NO_GUARDS)),
         Mutant("skips-too-much", one_less, edits=(short,)),
         Mutant("skips-too-much-no-guard", f"{one_less} {sentences.EMPTY}", edits=(short, *NO_GUARDS)),
         Mutant(
@@ -64,17 +65,7 @@ def _alignment() -> list[Mutant]:
             "The diagonal is moved the wrong way: with more keys than queries the first query sees more than one key, N_KV - N_Q of them besides its own.",
             edits=(("shift = N_KV - N_Q", "shift = N_Q - N_KV"),),
         ),
-        Mutant(
-            "hidden-as-zero",
-            "Hidden scores were set to 0. A score of 0 still weighs exp(0 - row_max): only -inf weighs nothing.",
-            edits=(('scores = tl.where(visible, scores, -float("inf"))', "scores = tl.where(visible, scores, 0.0)"),),
-        ),
-        Mutant(
-            "hidden-large-negative",
-            "Right, except for queries that see no key: there a large negative number looks like a score shared by all keys, and the row becomes a mean of "
-            "V. With -inf it can be told apart, and must give zeros.",
-            edits=(('scores = tl.where(visible, scores, -float("inf"))', "scores = tl.where(visible, scores, -1e9)"),),
-        ),
+        *sentences.hidden(*NO_GUARDS),
     ]
 
 
@@ -112,6 +103,7 @@ FLASH_FORWARD_CAUSAL = Check(
         sentences.outside(("mask=mine)\n", "mask=dims[None, :] < D)\n")),
         sentences.stored_every_turn(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "nothing-skipped",
             "The hidden tiles were read, multiplied and then masked away. Let the loop end behind the last key that the tile's last query sees.",
@@ -120,5 +112,6 @@ FLASH_FORWARD_CAUSAL = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

@@ -4,12 +4,18 @@ import torch
 
 from course_lib.checks.ch05_flash_forward import sentences
 from course_lib.checks.ch05_flash_forward.forward_right import MATERIALISED, RIGHT, SMALL_TILES
-from course_lib.checks.ch05_flash_forward.inputs import far_below, hot_last, qkv, rising, very_negative
+from course_lib.checks.ch05_flash_forward.inputs import Qkv, far_below, hot_last, qkv, rising, very_negative
 from course_lib.checks.ch05_flash_forward.plain import FULL
 from course_lib.checks.ch05_flash_forward.rules import flash
 from course_lib.grading.spec import Check, Mutant, Probe, Property
 
 AXES = ("sequence", "head", "query", "feature")
+
+
+def _large_sums(g: torch.Generator) -> Qkv:
+    """The sum of all values is near 80,000, beyond float16, and their mean is not."""
+    q, k, v = qkv(g, 1, 1, 5, 400, 18)
+    return (q / 64).half(), k.half(), (200 + v).half()
 
 
 def forward_probes(g: torch.Generator) -> list[Probe]:
@@ -24,6 +30,7 @@ def forward_probes(g: torch.Generator) -> list[Probe]:
         Probe("both sequences in the same memory", qkv(g, 2, 1, 19, 35, 24), layout="expanded", axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 1, 64, 64, 32), axes=AXES, diagnose=False),
         Probe("float16, D = 100", qkv(g, 1, 2, 20, 50, 100, dtype=torch.float16), axes=AXES, diagnose=False),
+        Probe("float16, 400 values near 200, all weighing alike", _large_sums(g), axes=AXES, diagnose=False),
         Probe("3 queries, 600 keys", qkv(g, 1, 1, 3, 600, 20), axes=AXES, diagnose=False),
     ]
 
@@ -43,6 +50,7 @@ def _order_of_keys(call, g: torch.Generator) -> str | None:
 
 PROPERTIES = (Property("values of 1", _ones_stay_ones), Property("keys in another order", _order_of_keys))
 _K = "k_ptrs = k_ptr + b * k_sb + h * k_sh + keys[:, None] * k_sn + dims[None, :] * k_sd"
+_TAIL = 'scores = tl.where(start + keys[None, :] < N_KV, scores, -float("inf"))\n'
 _GRID = "grid = (triton.cdiv(N_Q, BLOCK_M), H, B)"
 
 
@@ -98,8 +106,23 @@ FLASH_FORWARD = Check(
         *sentences.dividing("new_max"),
         *sentences.scaling("new_max"),
         sentences.no_other(),
-        sentences.tail_counted(('scores = tl.where(start + keys[None, :] < N_KV, scores, -float("inf"))\n', "scores = scores + 0.0\n")),
+        sentences.tail_counted((_TAIL, "scores = scores + 0.0\n")),
+        Mutant(
+            "hidden-after-max",
+            "The maximum was taken before the lanes past the last key were hidden: they hold a score of 0, and where all others lie far below, exp of "
+            "their distance rounds to 0. Hide first.",
+            edits=((f"{_TAIL}        {sentences.NEW_MAX}\n", f"{sentences.NEW_MAX}\n        {_TAIL}"),),
+        ),
         *sentences.maxima("new_max"),
+        Mutant(
+            "half-accumulator",
+            "Right in float32; in float16 the sum of the weighted values overflowed on the way, although their mean would have fitted. `acc` is float32 until it "
+            "is divided.",
+            edits=(
+                ("acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)", "acc = tl.zeros([BLOCK_M, BLOCK_D], v_ptr.dtype.element_ty)"),
+                (f"acc = acc * rescale[:, None] + {sentences.DOT}", f"acc = (acc * rescale[:, None] + {sentences.DOT}).to(v.dtype)"),
+            ),
+        ),
         *sentences.walking("for start in range(0, ", "N_KV"),
         *sentences.moving(),
         *places(),
@@ -110,9 +133,11 @@ FLASH_FORWARD = Check(
         sentences.stored_every_turn(),
         sentences.whole_row(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "small-tiles",
-            "That is what programs with fewer queries ask for: each reads all of K and V. The more queries share what was read, the fewer bytes.",
+            "A program that owns few queries reads all of K and V for them, and so does every further walk over K, and features past D count like others. "
+            "The more queries share one walk, the fewer bytes.",
             body=SMALL_TILES,
             rule="bytes",
         ),
@@ -125,5 +150,6 @@ FLASH_FORWARD = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

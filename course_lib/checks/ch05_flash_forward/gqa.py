@@ -92,6 +92,7 @@ FLASH_FORWARD_GQA = Check(
         ),
         sentences.stored_every_turn(),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "read-per-head",
             "That is what a program for each query head asks for: the heads of a group read the same K and V, one after the other. Let one program own "
@@ -101,5 +102,6 @@ FLASH_FORWARD_GQA = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

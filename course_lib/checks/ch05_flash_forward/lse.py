@@ -14,6 +14,9 @@ from course_lib.grading.spec import Check, Mutant, Probe, Property
 LSE = "row_max + tl.log(row_sum)"
 NO_DIVIDE_GUARD = ("    row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)  # a row without keys: out 0, lse -inf + log(1)\n", "")
 NO_GUARDS = (sentences.GUARDED, NO_DIVIDE_GUARD)
+UNMASKED = (
+    "With causal=True, tiles past the diagonal are skipped, but those that it crosses are not masked: queries there see keys that come after them."
+)
 VISIBLE = "visible & (start + keys[None, :] <= rows[:, None] + shift)"
 
 
@@ -53,6 +56,7 @@ FLASH_FORWARD_LSE = Check(
     properties=(Property("scores moved by 3", _shifted),),
     rules=(*flash(result_and_lse_size), tiles_skipped(always=False)),
     mutants=(
+        *empty_rows(NO_DIVIDE_GUARD),
         Mutant(
             "lse-base-2",
             "The output is right; the logarithm of row_sum in lse was taken to base 2, so it is 1.44 times too large. The course's lse is a natural "
@@ -103,12 +107,9 @@ FLASH_FORWARD_LSE = Check(
             "Right where N_Q = N_KV or nothing is masked, wrong elsewhere: the mask is aligned top left. Query i is token i + N_KV - N_Q.",
             edits=(("shift = N_KV - N_Q", "shift = 0"),),
         ),
-        Mutant(
-            "not-masked",
-            "With causal=True, tiles past the diagonal are skipped, but those that it crosses are not masked: queries there see keys that come after them.",
-            edits=((VISIBLE, "visible"),),
-        ),
-        *empty_rows(NO_DIVIDE_GUARD),
+        Mutant("not-masked", UNMASKED, edits=((VISIBLE, "visible"),)),
+        Mutant("not-masked-no-guard", f"{UNMASKED} {sentences.EMPTY}", edits=((VISIBLE, "visible"), *NO_GUARDS)),
+        *sentences.hidden(*NO_GUARDS),
         Mutant(
             "empty-row-divide",
             "Only the output of rows without keys is wrong, their lse is right: acc is 0 there, and so is row_sum. What should a sum of 0 be divided by?",
@@ -122,6 +123,7 @@ FLASH_FORWARD_LSE = Check(
         sentences.no_other(),
         sentences.outside(("mask=rows < N_Q)\n", "mask=rows >= 0)\n")),
         sentences.copied(),
+        sentences.second_product_rounded(),
         Mutant(
             "stored-twice",
             "lse is written in every turn of the loop, or the output is: each belongs after the last tile, once.",
@@ -136,5 +138,6 @@ FLASH_FORWARD_LSE = Check(
         ),
     ),
     right=RIGHT,
+    exact_float32=True,
     seconds=9.0,
 )

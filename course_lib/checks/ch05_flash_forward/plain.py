@@ -1,6 +1,6 @@
 """Plain PyTorch ways to the results of chapter 05: the float64 references, and the baselines that the tolerance is measured on.
 
-Masks are aligned bottom right. In float16 the plain ways keep float16 between their steps.
+Masks are aligned bottom right. In float16 the plain ways round scores and weights to float16, and add weighted values up in float32.
 """
 
 import math
@@ -35,8 +35,14 @@ def _finished(s: Tensor, v: Tensor, exp=torch.exp) -> tuple[Tensor, Tensor]:
     base = torch.where(row_max == -torch.inf, 0.0, row_max)
     p = exp(s - base)
     row_sum = p.sum(dim=-1, keepdim=True)
-    out = p.to(v.dtype) @ v / torch.where(row_sum == 0, 1.0, row_sum).to(v.dtype)
-    return out, (row_max + (torch.log if exp is torch.exp else torch.log2)(row_sum))[..., 0]
+    out = _weighed(p, v) / torch.where(row_sum == 0, 1.0, row_sum)
+    return out.to(v.dtype), (row_max + (torch.log if exp is torch.exp else torch.log2)(row_sum))[..., 0]
+
+
+def _weighed(p: Tensor, v: Tensor) -> Tensor:
+    """p @ v, p rounded to v's dtype; in float32 where v is float16, whose sums it could not hold."""
+    p = p.to(v.dtype)
+    return p.float() @ v.float() if v.dtype == torch.float16 else p @ v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, causal: bool = False) -> tuple[Tensor, Tensor]:
@@ -74,16 +80,17 @@ def attend_by_tiles(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None,
     k, v = _spread(k, q), _spread(v, q)
     keep, q_scaled = seen(q, k, causal), _scale(q, scale)
     row_max = torch.full_like(q[..., :1], -torch.inf)
-    row_sum, acc = torch.zeros_like(row_max), torch.zeros_like(q)
+    row_sum = torch.zeros_like(row_max)
+    acc = torch.zeros_like(q, dtype=torch.float32 if q.dtype == torch.float16 else q.dtype)
     for start in range(0, k.shape[2], 16):
         s = (q @ k[:, :, start : start + 16].mT * q_scaled).masked_fill(~keep[:, start : start + 16], -torch.inf)
         new_max = torch.maximum(row_max, s.amax(dim=-1, keepdim=True))
         base = torch.where(new_max == -torch.inf, 0.0, new_max)
         p, rescale = torch.exp(s - base), torch.exp(row_max - base)
         row_sum = row_sum * rescale + p.sum(dim=-1, keepdim=True)
-        acc, row_max = acc * rescale + p @ v[:, :, start : start + 16], new_max
+        acc, row_max = acc * rescale + _weighed(p, v[:, :, start : start + 16]), new_max
     out = acc / torch.where(row_sum == 0, 1.0, row_sum)
-    return out, (row_max + torch.log(row_sum))[..., 0].to(_lse_dtype(q))
+    return out.to(v.dtype), (row_max + torch.log(row_sum))[..., 0].to(_lse_dtype(q))
 
 
 def _lse_dtype(q: Tensor) -> torch.dtype:

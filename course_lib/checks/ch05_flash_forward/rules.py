@@ -56,7 +56,7 @@ def tiles_skipped(always: bool) -> Rule:
             return None
         q, k, v = probe.args[:3]
         (b, h, n_q, _), n_kv = q.shape, k.shape[2]
-        block_m, block_n = _tile(evidence.launches[0], b * h, n_q)
+        block_m, block_n = tile_of(evidence.launches[0], b * h, n_q)
         if block_m is None:
             return None
         read = tiles = full = 0
@@ -77,7 +77,7 @@ def tiles_skipped(always: bool) -> Rule:
     return Rule("tiles", broken)
 
 
-def _tile(launch: dict, heads: int, n_q: int) -> tuple[int | None, int]:
+def tile_of(launch: dict, heads: int, n_q: int) -> tuple[int | None, int]:
     """(queries a program owns, from the grid; keys a tile, from the launch's BLOCK_N, else the most that is usual)."""
     programs = 1
     for n in launch.get("grid") or ():

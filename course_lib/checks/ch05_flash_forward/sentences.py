@@ -1,5 +1,6 @@
 """Mistakes that every flash kernel of the chapter can make, as edits of its solution, which are alike in these lines."""
 
+from course_lib.grading.kernel_rules import tf32
 from course_lib.grading.spec import Mutant
 
 RESCALE_ACC = ("acc = acc * rescale[:, None] + ", "acc = acc + ")
@@ -177,6 +178,34 @@ def no_other() -> Mutant:
     )
 
 
+HIDDEN = 'scores = tl.where(visible, scores, -float("inf"))'
+
+
+def hidden(*no_guards: tuple[str, str]) -> list[Mutant]:
+    """What goes wrong where scores are hidden, each also without the guards for empty rows."""
+    said = {
+        "hidden-as-zero": (
+            "Hidden scores were set to 0. A score of 0 still weighs exp(0 - row_max): only -inf weighs nothing.",
+            ((HIDDEN, "scores = tl.where(visible, scores, 0.0)"),),
+        ),
+        "hidden-large-negative": (
+            "Right, except for queries that see no key: there a large negative number looks like a score shared by all keys, and the row becomes a mean of "
+            "V. With -inf it can be told apart, and must give zeros.",
+            ((HIDDEN, "scores = tl.where(visible, scores, -1e9)"),),
+        ),
+        "hidden-after-max": (
+            "The maximum was taken before the scores were hidden: where a hidden one, or the 0 of a lane past the last key, is far above all that are seen, "
+            "their exponentials round to 0. Hide first.",
+            ((f"{HIDDEN}\n        {NEW_MAX}", f"{NEW_MAX}\n        {HIDDEN}"),),
+        ),
+    }
+    return [
+        mutant
+        for id, (message, edits) in said.items()
+        for mutant in (Mutant(id, message, edits=edits), Mutant(f"{id}-no-guard", f"{message} {EMPTY}", edits=(*edits, *no_guards)))
+    ]
+
+
 def tail_counted(edit: tuple[str, str]) -> Mutant:
     return Mutant(
         "tail-counted",
@@ -215,6 +244,11 @@ def whole_row() -> Mutant:
         edits=(("    BLOCK_N = 32\n", "    BLOCK_N = max(16, triton.next_power_of_2(N_KV))\n"),),
         rule="whole-row",
     )
+
+
+def second_product_rounded() -> Mutant:
+    """The first `tl.dot` asks for exact products, the second was forgotten."""
+    return tf32(((DOT, "tl.dot(p.to(v.dtype), v)"),))
 
 
 def copied() -> Mutant:

@@ -1,0 +1,25 @@
+"""Arguments of the backward kernels: q, k, v as in chapter 05, a gradient that tells features and rows apart, lse and delta that belong to them."""
+
+import torch
+from torch import Tensor
+
+from course_lib.checks.ch05_flash_forward.inputs import Qkv
+from course_lib.checks.ch05_flash_forward.plain import attend
+
+
+def with_dout(g: torch.Generator, given: Qkv) -> tuple[Tensor, ...]:
+    """(q, k, v, dout): dout has an offset of its own in every head."""
+    q, k, v = given
+    dout = torch.randn(*q.shape[:3], v.shape[3], generator=g, dtype=torch.float32).to(q.dtype)
+    heads = torch.arange(q.shape[0] * q.shape[1], dtype=torch.float32).reshape(q.shape[0], q.shape[1], 1, 1)
+    return q, k, v, dout + (0.5 * heads).to(q.dtype)
+
+
+def backward_args(g: torch.Generator, given: Qkv, scale: float | None = None, causal: bool = False, layout: str = "contiguous") -> tuple[Tensor, ...]:
+    """(q, k, v, dout, lse, delta), the last two computed in float64 from what the answer will see."""
+    q, k, v, dout = with_dout(g, given)
+    if layout == "expanded":  # every sequence is the first one
+        q, k, v, dout = (x[:1].expand_as(x) for x in (q, k, v, dout))
+    out, lse = attend(q.double(), k.double(), v.double(), scale, causal)
+    delta = (out * dout.double()).sum(dim=-1)
+    return q, k, v, dout, lse.float(), delta.float()
