@@ -184,7 +184,7 @@ def paged_decode(
     returns           [B, H, D], same dtype
 
     Graded besides the values: one launch; each key and value of a request is read once a group of
-    heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies.
+    heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies, no TF32.
     Source: PagedAttention, section 4.3, with the packed group of chapter 09.
     """
     raise NotImplementedError("paged_decode (chapter 10) is not written yet")
@@ -305,7 +305,7 @@ def paged_prefill(
 
     Graded besides the values: one launch; K and V are read at most once for every 16 rows (a row is a
     query of one head of the group), and no key is read that none of a tile's rows sees; each result
-    stored once; no copies.
+    stored once; no copies, no TF32.
     Source: PagedAttention, section 4.3; what chunked prefill, prefix hits and verification of drafts need.
     """
     raise NotImplementedError("paged_prefill (chapter 10) is not written yet")
@@ -324,4 +324,4 @@ def paged_prefill(
     return out
 
 
-# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator c5f49a5b2e48, append_slots f5af659fcfa3, write_kv d4cf8cf35119, paged_gather 85baf3ef7d23, paged_decode 19939867137d, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 0d5e8e217c25
+# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator c5f49a5b2e48, append_slots f5af659fcfa3, write_kv d4cf8cf35119, paged_gather 85baf3ef7d23, paged_decode 059bf7a7b859, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 39e8de193878

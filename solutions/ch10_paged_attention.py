@@ -288,7 +288,7 @@ def paged_decode(
     returns           [B, H, D], same dtype
 
     Graded besides the values: one launch; each key and value of a request is read once a group of
-    heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies.
+    heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies, no TF32.
     Source: PagedAttention, section 4.3, with the packed group of chapter 09.
     """
     (B, H, D), (BLOCK, H_KV) = q.shape, k_cache.shape[1:3]
@@ -484,7 +484,7 @@ def paged_prefill(
 
     Graded besides the values: one launch; K and V are read at most once for every 16 rows (a row is a
     query of one head of the group), and no key is read that none of a tile's rows sees; each result
-    stored once; no copies.
+    stored once; no copies, no TF32.
     Source: PagedAttention, section 4.3; what chunked prefill, prefix hits and verification of drafts need.
     """
     (T, H, D), (BLOCK, H_KV), B = q.shape, k_cache.shape[1:3], lengths.shape[0]

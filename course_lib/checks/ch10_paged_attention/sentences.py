@@ -67,6 +67,7 @@ def by_rules() -> list[Mutant]:
             rule="out-of-range",
         ),
         sentences.stored_every_turn(),
+        sentences.second_product_rounded(),
         Mutant(
             "copied",
             "That is what `.contiguous()`, `.float()` or `.to(...)` in the host function does, and here it copies the whole cache.",
