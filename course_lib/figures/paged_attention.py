@@ -63,7 +63,7 @@ def _key(card: Card, x: float, y: float, entries: Sequence[tuple[str, str]]) -> 
 
 def opening() -> Picture:
     """Three texts, their tables, and the blocks of one cache that the tables name."""
-    texts = {"A": ("the cat sat on the mat", (5, 1, 8)), "B": ("the cat sat on a roof and", (5, 10, 3)), "C": ("once", (6,))}
+    texts = {"A": ("the cat sat on the mat", (5, 1, 8)), "B": ("the cat ran up a tree", (5, 10, 3)), "C": ("once", (6,))}
     words = {name: text.split() for name, (text, _) in texts.items()}
     with Card("One cache, three texts: tables say where each block of keys lies, and two texts can name the same block", height=3.0) as card:
         ax = card.axes(0.2, 0, WIDTH - 0.4, 3.0, bare=True)
@@ -86,7 +86,7 @@ def opening() -> Picture:
                 say(ax, 0.93 + i * 0.42, y - 0.15, str(block), "center center", INK)
         say(ax, 0.75, 0.12, "blue: named by two tables, stored once", "left center", word_colour(Q))
         return card.picture(
-            "Blocks of two tokens. Text A, the cat sat on the mat, has the table 5, 1, 8. Text B, the cat sat on a roof and, has the table 5, 10, 3: its first block "
+            "Blocks of two tokens. Text A, the cat sat on the mat, has the table 5, 1, 8. Text B, the cat ran up a tree, has the table 5, 10, 3: its first block "
             "is A's. Text C has one block, 6. The blocks lie in no order among free ones."
         )
 
@@ -107,7 +107,7 @@ def _drawn_block(
 
 
 def tables(state: BlockTables, title: str, words: str = "") -> Picture:
-    """Every request's table beside every block of the memory: tokens, holders, copies. `words` says what just happened."""
+    """Every request's table beside every block of the memory: tokens, holders, copies. `words` says what happened."""
     if not title.strip():
         raise ValueError("tables needs a title that says what happened")
     wide = 0.25 * state.block_size

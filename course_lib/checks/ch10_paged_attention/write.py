@@ -11,20 +11,19 @@ from course_lib.grading.spec import Check, Mutant, Probe
 RETURNS = "the caches' rows at the slots, and how many other numbers of the caches changed (k, v, others)"
 
 # Runs in the answer's process, in the answer's place: the caches are the answer's own, and nothing counts as an argument that was changed.
-HARNESS = '''
+HARNESS = """
 import torch
 
-def laid(x, one_buffer):
-    """A tensor like x with its strides; with one_buffer the blocks of K and V alternate in one tensor."""
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(x)
+def laid(x):
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
     if one_buffer:
-        both = torch.empty((k_cache.shape[0], 2, *k_cache.shape[1:]), dtype=k.dtype)
+        both = torch.empty((k_cache.shape[0], 2, *k_cache.shape[1:]), dtype=k.dtype, device=k.device)
         kc, vc = both[:, 0], both[:, 1]
         kc.copy_(k_cache), vc.copy_(v_cache)
     else:
-        kc, vc = laid(k_cache, False), laid(v_cache, False)
+        kc, vc = laid(k_cache), laid(v_cache)
     returned = function(k, v, kc, vc, slots)
     if returned is not None:
         raise TypeError("write_kv must return None: it changes the caches in place")
@@ -36,7 +35,7 @@ def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
         changed[block, place] = False
         others += int(changed.sum())
     return kc[block, place], vc[block, place], others
-'''
+"""
 
 
 def by_slots(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
