@@ -289,4 +289,5 @@ def candidates(name: str) -> list[dict]:
         return grid(BLOCK_M=(64, 128), BLOCK_N=(64, 128), num_warps=(4, 8), num_stages=(3, 5, 7))
     if name == "write_kv":
         return grid(ROWS=(4, 8, 16, 32, 64), BLOCK_D=(128,), num_warps=(2, 4, 8))
-    return grid(HEADS=(1, 2, 4, 8, 16), ROWS=(4, 8, 16), HALF=(64,), num_warps=(2, 4, 8))
+    found = grid(HEADS=(1, 2, 4, 8, 16), ROWS=(4, 8, 16, 32), HALF=(64,), num_warps=(4, 8))
+    return [one for one in found if 4 <= one["HEADS"] * one["ROWS"] <= 128]

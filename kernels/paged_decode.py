@@ -21,16 +21,16 @@ from kernels.decoding import choose_splits, heads_tile, places, require_decode, 
 from kernels.launching import choose, power_of_two, require
 from kernels.merge_splits import merge_splits
 
-# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others (64 KiB get the last).
-# Short pipelines: the table delays every load, and four small programs on a multiprocessor hide that better than one deep one
+# head size -> KiB of shared memory a block needs -> tiles; by sweeps on an H200 (benchmarks/decode_sweep.py), compiled for the others
+# (64 KiB get the last). Small tiles: the table delays every load, and many small programs on a multiprocessor hide that best
 CONFIGS = {
     64: {
-        66: {"BLOCK_N": 128, "num_warps": 4, "num_stages": 2},
+        66: {"BLOCK_N": 64, "num_warps": 2, "num_stages": 5},
         0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        66: {"BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
-        0: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
+        66: {"BLOCK_N": 32, "num_warps": 2, "num_stages": 5},
+        0: {"BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
     256: {
         66: {"BLOCK_N": 32, "num_warps": 4, "num_stages": 2},

@@ -28,14 +28,13 @@ CONFIGS = {
         0: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        226: {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 5},
         130: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
-        96: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
-        0: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
+        96: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
+        0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
     256: {
-        162: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
-        96: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 3},
+        164: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
+        96: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }

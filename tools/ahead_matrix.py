@@ -27,6 +27,7 @@ PAGE = ROOT / "docs" / "ahead-of-time.md"
 LIMITS = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB of shared memory that one block may have
 NAMES = {75: "T4", 80: "A100", 86: "A10, RTX 30", 89: "L4, RTX 40", 90: "H100, H200", 100: "B200", 120: "RTX 50"}
 SECONDS = 240  # the most that one cell may take
+OVER_CACHE = ("decode_split", "paged_decode", "paged_prefill")
 SHAPES = {
     "vector_add": [{"N": 1 << 24}],
     "softmax_rows": [{"M": 8192, "N": 4096}, {"M": 1024, "N": "MAX_WIDTH"}],
@@ -35,7 +36,7 @@ SHAPES = {
     "swiglu": [{"M": 8192, "N": 4096, "dense": True}, {"M": 8192, "N": 4096, "dense": False}],
     "matmul": [{"M": 4096, "N": 4096, "K": 4096}],
     "read_again": [{"N": 1 << 24}],
-    **dict.fromkeys(("decode_split", "paged_decode", "paged_prefill"), [{"D": D} for D in (64, 128, 256)]),
+    **dict.fromkeys(OVER_CACHE, [{"D": D} for D in (64, 128, 256)]),
     **dict.fromkeys(("merge_splits", "write_kv", "rope"), [{"D": 128}]),
 }
 ATTENTION = [{"D": D, "causal": causal} for D in (40, 64, 128, 256) for causal in (False, True)]
@@ -141,7 +142,9 @@ def _of_kernel(name: str, target: int, width: int) -> list[Cell]:
     dtypes = ("fp32",) if name == "read_again" else ("fp16", "fp32") if target < 80 else ("fp16", "bf16", "fp32")
     if not name.startswith("flash_forward"):
         shapes = [{key: width if value == "MAX_WIDTH" else value for key, value in shape.items()} for shape in SHAPES.get(name, [{}])]
-        return [Cell(name, target, dtype, shape) for dtype in dtypes for shape in shapes]
+        found = [Cell(name, target, dtype, shape) for dtype in dtypes for shape in shapes]
+        half = "fp16" if target < 80 else "bf16"
+        return [c for c in found if c.dtype == half or c.shape["D"] == 128] if name in OVER_CACHE else found
     found = [Cell(name, target, dtype, shape) for dtype in dtypes for shape in ATTENTION]
     half = "fp16" if target < 80 else "bf16"
     return [c for c in found if (c.shape["causal"] and c.shape["D"] != 40 if c.dtype == "fp32" else c.dtype == half or c.shape["D"] in (64, 128))]

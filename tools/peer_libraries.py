@@ -21,7 +21,7 @@ from tools.sync import ROOT
 FLASHINFER = ("flashinfer-python==0.6.12", "apache-tvm-ffi==0.1.11")
 FA3 = ("xformers==0.0.34", "nvidia-cuda-runtime-cu12==12.8.90")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-MAGIC = struct.pack("<IHH", 0xBA55ED50, 1, 16)  # a container of GPU code: magic, version, size of the header
+MAGIC = struct.pack("<IHH", 0xBA55ED50, 1, 16)  # how a container of GPU code begins: its mark, version 1, a header of 16 bytes
 KEPT = 90
 
 
