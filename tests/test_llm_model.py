@@ -298,6 +298,12 @@ def test_samples_follow_the_probabilities():
 # ---- bad input ----
 
 
+def ragged(model):
+    cache = KVCache(CONFIG, 2, 9)
+    cache.rewind(torch.tensor([7, 2], dtype=torch.int32))
+    return model(some_tokens(N=3), cache=cache)
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -306,6 +312,15 @@ def test_samples_follow_the_probabilities():
         (lambda m: m(some_tokens(), cache=KVCache(CONFIG, 2), positions=torch.arange(9)), "either the cache, or positions"),
         (lambda m: m(some_tokens(), cache=KVCache(CONFIG, 2, 8)), "9 more do not fit into 8"),
         (lambda m: m(some_tokens(), cache=PagedCache(CONFIG, 5, 2, batch=2)), "all 5 blocks of 2 tokens are in use"),
+        (lambda m: m(some_tokens(), cache=KVCache(CONFIG, 1)), "it holds 1 sequences and the tokens are of 2; make it with batch=2"),
+        (lambda m: m(some_tokens(B=1), cache=KVCache(CONFIG, 2)), "it holds 2 sequences and the tokens are of 1"),
+        (lambda m: m(some_tokens(B=1), cache=PagedCache(CONFIG, 9, batch=2)), "PagedCache: it holds 2 sequences"),
+        (
+            lambda m: m(some_tokens(), cache=KVCache(CONFIG, 2, dtype=torch.float16)),
+            "it is torch.float16 on cpu and the model's keys are torch.float32",
+        ),
+        (lambda m: ragged(m), "7 tokens are stored and 3 more do not fit into 9"),
+        (lambda m: KVCache(CONFIG).rewind(-1), "cannot go back to -1 tokens"),
         (lambda m: KVCache(CONFIG, 0), "must both be at least 1"),
         (lambda m: PagedCache(CONFIG, 0), "each must be at least 1"),
         (lambda m: generate(m, some_tokens(), 56), "more than the 64 positions"),

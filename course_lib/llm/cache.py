@@ -77,15 +77,19 @@ class KVCache:
 
     def positions(self, n: int) -> Tensor:
         """The next n positions: [n], or [B, n] once the sequences differ in length."""
+        most = self._same
+        if most is None and self.lengths.device.type == "cpu":  # on a GPU the question would make the host wait
+            most = int(self.lengths.max())
+        if most is not None and most + n > self.capacity:
+            raise ValueError(f"KVCache: {most} tokens are stored and {n} more do not fit into {self.capacity}; make it with a larger capacity")
         if self._same is None:
             return self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
-        if self._same + n > self.capacity:
-            raise ValueError(f"KVCache: {self._same} tokens are stored and {n} more do not fit into {self.capacity}; make it with a larger capacity")
         return torch.arange(self._same, self._same + n, device=self.lengths.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k and v of the new tokens in this layer's cache and attend."""
         k_cache, v_cache = self.k[layer], self.v[layer]
+        refuse_another("KVCache", v, self.batch, k_cache)
         if self._attend is not None:
             return self._attend(q, k, v, k_cache, v_cache, self.lengths)
         store(k, v, k_cache, v_cache, self.lengths, self._same)
@@ -104,11 +108,24 @@ class KVCache:
     def rewind(self, lengths: int | Tensor) -> None:
         """Forget all but the first `lengths` tokens (one number, or int [B]): what refused draft tokens need."""
         if isinstance(lengths, int):
+            if not 0 <= lengths <= self.capacity:
+                raise ValueError(f"KVCache: it cannot go back to {lengths} tokens; it holds between 0 and {self.capacity}")
             self.lengths.fill_(lengths)
             self._same = lengths
         else:
             self.lengths.copy_(lengths)
             self._same = None
+
+
+def refuse_another(name: str, v: Tensor, batch: int, cache: Tensor) -> None:
+    """A sentence where new values (or keys) do not belong to this cache; without it one sequence's keys would be copied to all, or torch speaks."""
+    if v.shape[0] != batch:  # of v, which RoPE did not spread over the positions of several sequences
+        raise ValueError(f"{name}: it holds {batch} sequences and the tokens are of {v.shape[0]}; make it with batch={v.shape[0]}")
+    if v.dtype != cache.dtype or v.device != cache.device:
+        raise ValueError(
+            f"{name}: it is {cache.dtype} on {cache.device} and the model's keys are {v.dtype} on {v.device}; "
+            "make it with the model's dtype and device"
+        )
 
 
 def store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor, same: int | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.llm.cache import attend_ragged
+from course_lib.llm.cache import attend_ragged, refuse_another
 from course_lib.llm.config import ModelConfig
 
 
@@ -72,6 +72,7 @@ class PagedCache:
         """Write k and v of the new tokens to their slots and attend."""
         B, H, N, D = q.shape
         k_cache, v_cache = self.k[layer], self.v[layer]
+        refuse_another("PagedCache", v, self.batch, k_cache)
         self._write(_packed(k), _packed(v), k_cache, v_cache, self._slots)
         if N == 1 and self._decode is not None:
             return self._decode(q[:, :, 0], k_cache, v_cache, self.block_tables, self._after)[:, :, None]
