@@ -169,7 +169,9 @@ def paged_decode_kernel(
     # yours: 3. initialise, 4. loop: find each key's block in the table, 5. write
 
 
-def paged_decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_tables: Tensor, lengths: Tensor, scale: float | None = None) -> Tensor:
+def paged_decode(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, block_tables: Tensor, lengths: Tensor, scale: float | None = None
+) -> Tensor:
     """Attention of one new query a request over a paged cache, through the block table.
 
     q                 [B, H, D] float32, any strides: the newest token of each request
@@ -322,4 +324,4 @@ def paged_prefill(
     return out
 
 
-# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator c5f49a5b2e48, append_slots f5af659fcfa3, write_kv d4cf8cf35119, paged_gather 85baf3ef7d23, paged_decode 7ad8a6be424e, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 39e8de193878
+# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator c5f49a5b2e48, append_slots f5af659fcfa3, write_kv d4cf8cf35119, paged_gather 85baf3ef7d23, paged_decode 059bf7a7b859, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 39e8de193878
