@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from course_lib import hardware, oracles, reservations
 
@@ -83,12 +83,12 @@ class Allocator(RuleBasedStateMachine):
 class Requests(RuleBasedStateMachine):
     """BlockTables over the course's functions: texts that begin alike, forks, ends, a pool that is too small, prefixes found and evicted."""
 
-    NAMES = staticmethod(prefix_block_hashes)
+    FORK, COPY, NAMES = staticmethod(fork_sequence), staticmethod(copy_on_write), staticmethod(prefix_block_hashes)
 
     def __init__(self):
         super().__init__()
         self.allocator = BlockAllocator(9)
-        self.tables = BlockTables(self.allocator, 9, 2, fork_sequence, copy_on_write, self.NAMES)
+        self.tables = BlockTables(self.allocator, 9, 2, self.FORK, self.COPY, self.NAMES)
         self.texts, self.made = {}, 0
 
     def new_name(self) -> str:
@@ -171,20 +171,49 @@ for machine in (Allocator, Requests, RequestsWithoutNames):
 TestAllocator, TestRequests, TestRequestsWithoutNames = Allocator.TestCase, Requests.TestCase, RequestsWithoutNames.TestCase
 
 
-def test_the_machine_sees_a_block_that_is_found_by_its_old_name():
-    """A prefix cache that forgets to drop the name of a block it gives up is caught by what the texts read."""
-    tables = BlockTables(BlockAllocator(3), 3, 2, fork_sequence, copy_on_write, prefix_block_hashes)
-    tables.add("a", [1, 2, 3, 4, 5])
-    tables.end("a")
-    stale = dict(tables.named)
-    tables.add("b", [7, 8, 7, 8, 9, 6])
-    assert tables.allocator.evicted and not set(stale) & set(tables.named)
-    tables.end("b")
-    tables.named.update({name: block for name, block in stale.items()})  # the bug
-    tables.allocator.allocate()
-    tables.allocator.share(stale[next(iter(stale))]) if tables.allocator.holders(stale[next(iter(stale))]) else None
-    name = prefix_block_hashes([1, 2], 2)[0]
-    assert tables.memory[tables.named[name]] != [1, 2]
+class FoundByItsOldName(Requests):
+    """The prefix cache gives a block up and keeps its name: a reused block is matched."""
+
+    def __init__(self):
+        super().__init__()
+        inner, named = self.allocator, self.tables.named
+
+        def allocate() -> int:
+            block = next((block for block in named.values() if inner.holders(block) == 1), None)
+            if not inner.num_free and block is not None:
+                inner.free(block)
+            return inner.allocate()
+
+        self.tables.allocator.allocate = allocate
+
+
+class WrittenWhileShared(Requests):
+    @staticmethod
+    def COPY(table, length, block_size, allocator):
+        if length == len(table) * block_size:
+            table.append(allocator.allocate())
+
+
+class ForkNotCounted(Requests):
+    @staticmethod
+    def FORK(table, allocator):
+        return list(table)
+
+
+class Leaks(Requests):
+    @staticmethod
+    def COPY(table, length, block_size, allocator):
+        pair = copy_on_write(table, length, block_size, allocator)
+        if pair is not None:
+            allocator.share(pair[0])
+        return pair
+
+
+@pytest.mark.parametrize("broken", [FoundByItsOldName, WrittenWhileShared, ForkNotCounted, Leaks])
+def test_the_machines_can_fail(broken):
+    with pytest.raises((AssertionError, ValueError)):
+        limits = settings(QUICK, max_examples=300, report_multiple_bugs=False, print_blob=False, database=None, phases=[Phase.generate])
+        run_state_machine_as_test(broken, settings=limits)
 
 
 def test_block_tables_refuse_in_sentences():
