@@ -73,6 +73,9 @@ def _by_contract(trial: Trial, id: str, said: str, outcome: Outcome | None = Non
 def _wrong_values(trial: Trial, found: Findings, first: Outcome, memo: dict) -> Diagnosis:
     where = _where(trial, first)
     mutant = _mutants(trial, found, memo).explaining(found.outcomes)
+    told = next((said for item, said in found.properties if item.speaks), "")
+    if told:
+        return Diagnosis(mutant.id if mutant else "history", f"{told} {mutant.message if mutant else NOT_KNOWN}")
     if mutant:
         return Diagnosis(mutant.id, f"{values(first, whole=False)} {mutant.message} {where}")
     problems = [problem for outcome in found.outcomes if outcome.reply for problem in outcome.reply.problems]

@@ -120,7 +120,8 @@ def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bo
     elif found.failing or found.late or found.properties or any(not rule.review for rule, _ in found.rules):
         verdict.status = "timeout" if any(case.status == "timeout" for case in found.cases) else "failed"
         verdict.diagnosis = diagnose.diagnosed(trial, found, memo)
-        shown = diagnose.speaking(found)
+        told = any(item.speaks for item, _ in found.properties)  # a history in words: the call of a harness beside it would only confuse
+        shown = None if told else diagnose.speaking(found)
         verdict.details.update(excerpt.of(shown, trial.exercise, trial.seed) if shown is not None else {})
     elif found.rules:
         rule, said = found.rules[0]

@@ -117,11 +117,13 @@ class Property:
     """A check without a reference value: `holds(call, generator)` calls the answer and returns None or a sentence.
 
     call(*args, layout=..., **kwargs) -> what the answer returned, rebuilt by the judge.
+    speaks: where probes are wrong too, its sentence is the evidence (a shortest failing history says more than the first wrong item).
     """
 
     name: str
     holds: Callable[[Callable[..., Any], torch.Generator], str | None]
     diagnosis: str = "property"
+    speaks: bool = False
 
 
 @dataclass(frozen=True)
