@@ -143,7 +143,7 @@ def by_tensor_cores(a: Tensor, b: Tensor) -> Tensor:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b of 16-bit inputs, batched, with a float32 result, by whatever cuBLAS finds best for the shape."""
-    flat = torch.bmm(a.reshape(-1, *a.shape[-2:]).contiguous(), b.reshape(-1, *b.shape[-2:]).contiguous(), out_dtype=torch.float32)
+    flat = torch.bmm(*(x.flatten(0, -3).contiguous() for x in (a, b)), out_dtype=torch.float32)  # flatten: also where there are no rows or no keys
     return flat.reshape(*a.shape[:-1], b.shape[-1])
 
 

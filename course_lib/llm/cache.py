@@ -146,7 +146,7 @@ def attend_same(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     B, H, N, D = q.shape
     H_KV, N_KV = k.shape[1], k.shape[2]
     if N == 1:  # the group's query heads are rows of one small matrix: K and V are read once a group
-        return F.scaled_dot_product_attention(q.reshape(B, H_KV, H // H_KV, D), k, v).view(B, H, 1, D)
+        return F.scaled_dot_product_attention(q.reshape(B, H_KV, H // H_KV, D), k, v).reshape(B, H, 1, D)
     if N == N_KV:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=H != H_KV)
     keep = torch.ones(N, N_KV, dtype=torch.bool, device=q.device).tril(N_KV - N)
