@@ -20,6 +20,33 @@ def simulated(layers: int, segment: int, input_bytes: int, kept_bytes: int) -> i
     return most
 
 
+def in_closed_form(layers: int, segment: int, input_bytes: int, kept_bytes: int) -> int:
+    """The full segments are the large ones, and the last of them is walked back while all earlier inputs are alive."""
+    segment, segments = min(segment, layers), -(-layers // segment)
+    last = layers - (segments - 1) * segment
+    of_last = segments * input_bytes + (last - 1) * input_bytes + last * kept_bytes
+    of_full = (segments - 1) * input_bytes + (segment - 1) * input_bytes + segment * kept_bytes if segments > 1 else 0
+    return max(of_last, of_full)
+
+
+def by_segments(layers: int, segment: int, input_bytes: int, kept_bytes: int) -> int:
+    """The most over the segments, each with the inputs of those before it."""
+    starts = range(0, layers, segment)
+    sizes = [min(segment, layers - start) for start in starts]
+    return max(i * input_bytes + size * (input_bytes + kept_bytes) for i, size in enumerate(sizes))
+
+
+def by_events(layers: int, segment: int, input_bytes: int, kept_bytes: int) -> int:
+    """A running sum of what is kept and let go, and its maximum."""
+    sizes = [min(segment, layers - start) for start in range(0, layers, segment)]
+    now = most = len(sizes) * input_bytes
+    for size in reversed(sizes):
+        now += size * (input_bytes + kept_bytes) - input_bytes  # its own input is there already
+        most = max(most, now)
+        now -= size * (input_bytes + kept_bytes)
+    return most
+
+
 def _probes(g: torch.Generator) -> list[Probe]:
     cases = [
         ("the example", (4, 2, 10, 100)),
@@ -61,7 +88,7 @@ CHECKPOINTED_MEMORY = Check(
     exercise="checkpointed_memory",
     probes=_probes,
     reference=simulated,
-    baselines=(),
+    baselines=(in_closed_form, by_segments, by_events),
     returns="a number of bytes",
     properties=(Property("never more than without checkpoints", _no_worse_than_everything),),
     mutants=(
