@@ -283,7 +283,7 @@ def test_a_tensor_with_strides_of_its_own_is_tried(plain, name, place, other):
     item = own_strides(plain, name, place)
 
     def right(*given):
-        assert given[place].stride()[2:] == (1, 70) and given[other].stride()[2:] == (20, 1)
+        assert given[place].stride()[2:] == (1, 40) and given[other].stride()[2:] == (20, 1)
         return plain(*given)
 
     def mistaken(*given):  # the other tensor of this shape is read with the strides of the first

@@ -133,5 +133,5 @@ FLASH_BACKWARD_DKDV = Check(
         sentences.nothing_skipped((FIRST, "first = 0"), "Let the loop begin at the tile of the first query that sees the tile's first key."),
     ),
     right=RIGHT,
-    seconds=9.0,
+    seconds=10.0,
 )
