@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 # %% exercise attention_grads | core | 25 minutes | 4 points | torch
-# hint: Walk the forward pass backwards, one line at a time. For y = a @ b, what are the gradients of a and of b, given that of y? Their shapes leave one way only.
+# hint: Walk the forward pass backwards, one line at a time. For y = a @ b, what are the gradients of a and of b, given that of y? With more queries than keys the shapes leave one way only.
 # hint: out = p @ v gives dv = p.T @ dout and dp = dout @ v.T. Softmax, row by row: a score raises its own weight and lowers all others, so from dp subtract its average under the weights p, then multiply by p. The scores were q @ k.T * scale: two products more, and the scale again.
 # hint: ds = p * (dp - (p * dp).sum(dim=-1, keepdim=True)); dq = ds @ k * scale; dk = ds.mT @ q * scale.
 def attention_grads(
@@ -90,7 +90,7 @@ def attention_delta(out: Tensor, dout: Tensor) -> Tensor:
 
 # %% exercise flash_backward_dkdv | core | 40 minutes | 6 points | triton
 # hint: Which queries add to the gradient of one tile of keys? So which tensors does a program load once, and over which does it walk?
-# hint: Keep k and v; let dk and dv be float32 accumulators. A turn loads a tile of q and dout and their lse and delta, makes the scores again, and P from them: exp(scores - lse), with 0 where a query does not see a key. Then the four lines of attention_grads, with delta in place of the row sum. Under `causal` the first queries see none of this tile's keys: begin later.
+# hint: Keep k and v; let dk and dv be float32 accumulators. A turn loads a tile of q and dout and their lse and delta, makes the scores again, and P from them: exp(scores - lse), with 0 where a query does not see a key. Then the four lines of attention_grads, with delta in place of the average. Under `causal` the first queries see none of this tile's keys: begin later.
 # hint: p = tl.where(visible, tl.exp(scores - lse[:, None]), 0.0); dv += tl.dot(p.T, dout, input_precision="ieee"); dp = tl.dot(dout, v.T, ...); ds = p * (dp - delta[:, None]); dk += tl.dot(ds.T, q, ...). Query i sees key j where j <= i + N_KV - N_Q, so key j is seen from query j - (N_KV - N_Q) on; round that down to a whole tile of queries.
 @triton.jit
 def flash_backward_dkdv_kernel(

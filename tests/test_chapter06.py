@@ -10,8 +10,8 @@ hardware.tier()  # before the kernels below import triton: without a GPU they ar
 
 from course_lib.checks.ch05_flash_forward.inputs import far_below, qkv  # noqa: E402
 from course_lib.checks.ch06_flash_backward import autograd, memory, rules  # noqa: E402
-from course_lib.checks.ch06_flash_backward.inputs import backward_args, with_dout  # noqa: E402
-from course_lib.checks.ch06_flash_backward.plain import DELTAS, PAIRS, STEPS, WHOLE  # noqa: E402
+from course_lib.checks.ch06_flash_backward.inputs import APART, backward_args, own_strides, with_dout  # noqa: E402
+from course_lib.checks.ch06_flash_backward.plain import DELTAS, DKDV, DQ, PAIRS, STEPS, WHOLE  # noqa: E402
 from course_lib.earlier import (  # noqa: E402
     FlashAttention,
     attention_delta,
@@ -272,10 +272,28 @@ def test_a_whole_long_axis_is_noticed():
     assert rules.few_at_a_time("keys").broken(probe, _seen(probe, 0, (1,), BLOCK=128)) is None
 
 
-def _harness(function, *args, **kwargs):
+def _harness(function, *args, text=autograd.HARNESS, **kwargs):
     names: dict = {}
-    exec(autograd.HARNESS, names)
+    exec(text, names)
     return names["run"](function, *args, **kwargs)
+
+
+@pytest.mark.parametrize(("plain", "name", "place", "other"), [(DKDV[0], "q", 0, 3), (DQ[0], "k", 1, 2)], ids=["dkdv", "dq"])
+def test_a_tensor_with_strides_of_its_own_is_tried(plain, name, place, other):
+    item = own_strides(plain, name, place)
+
+    def right(*given):
+        assert given[place].stride()[2:] == (1, 40) and given[other].stride()[2:] == (20, 1)
+        return plain(*given)
+
+    def mistaken(*given):  # the other tensor of this shape is read with the strides of the first
+        return plain(*(x.as_strided(x.shape, given[place].stride()) if i == other else x for i, x in enumerate(given)))
+
+    def said(answer):
+        return item.holds(lambda *given, **options: _harness(answer, *given, text=APART, **options), torch.Generator().manual_seed(5))
+
+    assert said(right) is None
+    assert f"{name} alone lies transposed" in said(mistaken)
 
 
 def test_the_harness_sees_what_is_kept_and_what_is_changed():

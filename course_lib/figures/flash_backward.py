@@ -92,9 +92,9 @@ _MATRICES = {
 }  # fmt: skip
 _FORWARD = (("S", "Q", f"K{T}", "scores, scaled"), ("P", None, None, "softmax of each row of S"), ("O", "P", "V", "the output"))
 _BACKWARD = (
-    ("P", "Q", f"K{T}", "S again, then exp(S \u2212 lse)"),
+    ("S", "Q", f"K{T}", "scores again; then P = exp(S \u2212 lse)"),
     ("dV", f"P{T}", "dO", "every query adds to every value"),
-    ("dP", "dO", f"V{T}", "what a weight would have been worth"),
+    ("dP", "dO", f"V{T}", "what each weight does to the loss"),
     ("dS", None, None, f"P {CIRC} (dP \u2212 delta)"),
     ("dQ", "dS", "K", "scaled"),
     ("dK", f"dS{T}", "Q", "scaled"),
@@ -245,7 +245,7 @@ def gradient_errors(errors: Mapping[str, Mapping[str, float]], title: str | None
         raise ValueError('gradient_errors needs at least one way, each {"dq": error, "dk": error, "dv": error}, all above 0')
     worst = {way: max(each.values()) for way, each in errors.items()}
     if title is None:
-        title = "Largest error of a gradient: " + ", ".join(f"{way} {number(e, 2)}" for way, e in worst.items())
+        title = "Largest error of a gradient: " + "; ".join(f"{way}: {number(e, 2)}" for way, e in worst.items())
     left = 0.45 + max(text_width(way, LABEL_SIZE) for way in errors)
     tall = 0.46 * len(errors)
     with Card(title, height=tall + 1.1) as card:

@@ -5,7 +5,7 @@ import torch
 from course_lib.checks.ch05_flash_forward.inputs import far_below, hot_last, qkv, rising, very_negative
 from course_lib.checks.ch06_flash_backward import sentences
 from course_lib.checks.ch06_flash_backward.dkdv_right import RIGHT
-from course_lib.checks.ch06_flash_backward.inputs import backward_args
+from course_lib.checks.ch06_flash_backward.inputs import APART, backward_args, own_strides
 from course_lib.checks.ch06_flash_backward.plain import DKDV
 from course_lib.checks.ch06_flash_backward.rules import backward
 from course_lib.grading.kernel_rules import tf32
@@ -46,6 +46,8 @@ FLASH_BACKWARD_DKDV = Check(
     returns="a pair (dk, dv)",
     rules=backward("keys"),
     exact_float32=True,
+    harness=APART,
+    properties=(own_strides(DKDV[0], "q", 0),),
     mutants=(
         tf32(((DK, "dk += tl.dot(ds.to(q.dtype).T, q)"),)),
         *sentences.score_gradient(),
@@ -69,6 +71,33 @@ FLASH_BACKWARD_DKDV = Check(
             "stays-at-first-tile",
             "Every turn of the loop used the first tile of Q and dout again: their pointers have to move on by `start` rows.",
             edits=(("q_ptrs + start * q_sn", "q_ptrs"), ("dout_ptrs + start * dout_sn", "dout_ptrs")),
+        ),
+        Mutant(
+            "only-q-stays",
+            "dout moves from tile to tile, Q does not: scores and dk were made from the first tile of Q again and again.",
+            edits=(("q_ptrs + start * q_sn", "q_ptrs"),),
+        ),
+        Mutant(
+            "only-dout-stays",
+            "Q moves from tile to tile, dout does not: dv and dP were made from the first tile of dout again and again.",
+            edits=(("dout_ptrs + start * dout_sn", "dout_ptrs"),),
+        ),
+        Mutant(
+            "dout-by-strides-of-q",
+            "A tensor was read with the strides of another. Q and dout have the same shape and need not lie alike in memory, nor do K and V: each moves on by its "
+            "own stride.",
+            edits=(("dout_ptrs + start * dout_sn", "dout_ptrs + start * q_sn"),),
+        ),
+        Mutant(
+            "grid-over-queries",
+            "The grid counts tiles of queries, and a program owns a tile of keys: where there are more keys than queries, the last keys' gradients are never written.",
+            edits=(("grid = (triton.cdiv(N_KV, BLOCK_N), H, B)", "grid = (triton.cdiv(N_Q, BLOCK_M), H, B)"),),
+        ),
+        Mutant(
+            "starts-on-the-diagonal",
+            "Under causal=True right where N_Q = N_KV; elsewhere the loop begins at the wrong query, although the mask is right. The bound needs the shift too: key j "
+            "is seen from query j - (N_KV - N_Q) on.",
+            edits=((FIRST, "first = tl.program_id(0) * BLOCK_N // BLOCK_M * BLOCK_M"),),
         ),
         Mutant(
             "lse-stays",
@@ -104,5 +133,5 @@ FLASH_BACKWARD_DKDV = Check(
         sentences.nothing_skipped((FIRST, "first = 0"), "Let the loop begin at the tile of the first query that sees the tile's first key."),
     ),
     right=RIGHT,
-    seconds=9.0,
+    seconds=10.0,
 )

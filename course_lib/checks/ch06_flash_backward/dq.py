@@ -5,7 +5,7 @@ import torch
 from course_lib.checks.ch05_flash_forward.inputs import far_below, qkv, rising, very_negative
 from course_lib.checks.ch06_flash_backward import sentences
 from course_lib.checks.ch06_flash_backward.dq_right import RIGHT
-from course_lib.checks.ch06_flash_backward.inputs import backward_args
+from course_lib.checks.ch06_flash_backward.inputs import APART, backward_args, own_strides
 from course_lib.checks.ch06_flash_backward.plain import DQ
 from course_lib.checks.ch06_flash_backward.rules import backward
 from course_lib.grading.kernel_rules import tf32
@@ -46,6 +46,8 @@ FLASH_BACKWARD_DQ = Check(
     baselines=DQ,
     rules=backward("queries"),
     exact_float32=True,
+    harness=APART,
+    properties=(own_strides(DQ[0], "k", 1),),
     mutants=(
         tf32(((DQ_LINE, "dq += tl.dot(ds.to(k.dtype), k)"),)),
         *sentences.score_gradient()[:3],
@@ -71,6 +73,11 @@ FLASH_BACKWARD_DQ = Check(
             "not-added",
             "Only the last tile of keys is in dq: `=` where `+=` was meant.",
             edits=((DQ_LINE, DQ_LINE.replace("+=", "=")),),
+        ),
+        Mutant(
+            "v-by-strides-of-k",
+            "A tensor was read with the strides of another. K and V have the same shape and need not lie alike in memory: each moves on by its own stride.",
+            edits=(("v_ptrs + start * v_sn", "v_ptrs + start * k_sn"),),
         ),
         Mutant(
             "v-not-advanced",

@@ -61,8 +61,18 @@ ATTENTION_GRADS = Check(
         ),
         Mutant(
             "plain-mean",
-            "What was subtracted from dP is its plain row sum or mean. It has to be the average under the weights P: the row sums of P * dP.",
+            "What was subtracted from dP is its plain row sum. It has to be the average under the weights P: the row sums of P * dP.",
             edits=((DS, "ds = p * (dp - dp.sum(dim=-1, keepdim=True))"),),
+        ),
+        Mutant(
+            "true-mean",
+            "What was subtracted from dP is its mean, every key counted alike. It has to be the average under the weights P: the row sums of P * dP.",
+            edits=((DS, "ds = p * (dp - dp.mean(dim=-1, keepdim=True))"),),
+        ),
+        Mutant(
+            "own-weight-only",
+            "dS = P * (1 - P) * dP counts what a score does to its own weight. It takes from all others of its row as well: the sum over them is missing.",
+            edits=((DS, "ds = p * (1 - p) * dp"),),
         ),
         Mutant(
             "mean-not-sum",
@@ -81,7 +91,7 @@ ATTENTION_GRADS = Check(
         ),
         Mutant(
             "p-missing",
-            "dS = dP - row sum lacks the factor P: a score whose weight is near 0 hardly changes anything, so its gradient is near 0.",
+            "dS = dP - average lacks the factor P: a score whose weight is near 0 hardly changes anything, so its gradient is near 0.",
             edits=((DS, "ds = dp - (p * dp).sum(dim=-1, keepdim=True)"),),
         ),
         Mutant(
@@ -93,6 +103,11 @@ ATTENTION_GRADS = Check(
             "scale-in-one",
             "dq is right, dk lacks the factor `scale`.",
             edits=(("ds.mT @ q * scale", "ds.mT @ q"),),
+        ),
+        Mutant(
+            "scale-in-the-other",
+            "dk is right, dq lacks the factor `scale`.",
+            edits=(("return ds @ k * scale", "return ds @ k"),),
         ),
         Mutant(
             "scores-not-scaled",
