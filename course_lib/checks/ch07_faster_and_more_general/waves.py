@@ -86,6 +86,12 @@ WAVE_EFFICIENCY = Check(
             edits=(("places = multiprocessors * per_multiprocessor", "places = multiprocessors"),),
         ),
         _mutant(
+            "paid-for-one-each",
+            "The waves were counted with all places, and then only one place was paid for on each multiprocessor. A wave has "
+            "multiprocessors * per_multiprocessor of them, below the line too.",
+            "programs / (-(-programs // places) * multiprocessors)",
+        ),
+        _mutant(
             "idle-share",
             "That is the share of places that stays empty. Asked for is the share that works.",
             "1 - programs / (-(-programs // places) * places)",
