@@ -21,7 +21,7 @@ def wave_efficiency(programs: int, multiprocessors: int, per_multiprocessor: int
     per_multiprocessor   programs that fit on one multiprocessor at the same time
     returns              programs / (waves * places), above 0, at most 1
 
-    Example: wave_efficiency(160, 132) is 160 / 264 = 0.606: two waves, the second with 28 of 132.
+    Example: wave_efficiency(5, 2) is 5 / 6 = 0.833: three waves, the last with 1 program of 2.
     Source: NVIDIA, Matrix Multiplication Background, section "Wave quantization".
     """
     raise NotImplementedError("wave_efficiency (chapter 07) is not written yet")
@@ -42,7 +42,7 @@ def flash_forward_varlen_kernel(
     dims = tl.arange(0, BLOCK_D)  # [BLOCK_D], of which D exist
     # 2. where is my data, and how much of it
     # yours: N_Q and N_KV, the lengths of sequence b; the pointers q_ptrs, k_ptrs, v_ptrs, out_ptrs;
-    # shift and end: how far the last query of all sees, and where this program's loop stops
+    # shift: what a query's row lacks to its place among the keys; end: where this program's loop stops
     # 3. initialise
     mine = (rows[:, None] < N_Q) & (dims[None, :] < D)
     q = tl.load(q_ptrs, mask=mine, other=0.0)  # [BLOCK_M, BLOCK_D]
@@ -216,4 +216,4 @@ def document_block_mask(documents: Tensor, block_m: int, block_n: int) -> Tensor
     raise NotImplementedError("document_block_mask (chapter 07) is not written yet")
 
 
-# as generated: top cb5ec4b24c3d, wave_efficiency 20d573ef16ee, flash_forward_varlen bb3adf516951, flash_forward_window 1a95b04d4ec7, alibi_score_mod ac14f60bf0c9, document_block_mask 580b11d58e2d
+# as generated: top cb5ec4b24c3d, wave_efficiency ebc12f08338a, flash_forward_varlen e9c0b087c840, flash_forward_window 1a95b04d4ec7, alibi_score_mod ac14f60bf0c9, document_block_mask 580b11d58e2d

@@ -23,7 +23,7 @@ def wave_efficiency(programs: int, multiprocessors: int, per_multiprocessor: int
     per_multiprocessor   programs that fit on one multiprocessor at the same time
     returns              programs / (waves * places), above 0, at most 1
 
-    Example: wave_efficiency(160, 132) is 160 / 264 = 0.606: two waves, the second with 28 of 132.
+    Example: wave_efficiency(5, 2) is 5 / 6 = 0.833: three waves, the last with 1 program of 2.
     Source: NVIDIA, Matrix Multiplication Background, section "Wave quantization".
     """
     # solution
@@ -66,7 +66,7 @@ def flash_forward_varlen_kernel(
         end = 0  # this sequence is too short to have queries for me
     # instead
     #| # yours: N_Q and N_KV, the lengths of sequence b; the pointers q_ptrs, k_ptrs, v_ptrs, out_ptrs;
-    #| # shift and end: how far the last query of all sees, and where this program's loop stops
+    #| # shift: what a query's row lacks to its place among the keys; end: where this program's loop stops
     # end
     # 3. initialise
     mine = (rows[:, None] < N_Q) & (dims[None, :] < D)

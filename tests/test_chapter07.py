@@ -62,7 +62,7 @@ def test_every_figure_is_uncrowded_and_says_numbers(name):
 def test_titles_are_computed():
     assert "1.5x apart: FA2 reaches 337 TFLOP/s" in DRAWINGS["versions"]().title
     assert DRAWINGS["units"]().title.startswith("Exponentials take 0.5 of the products' time (H200, D = 128) to 2.1")
-    assert "6 tiles take 1.5x less time" in DRAWINGS["schedule"]().title
+    assert "6 tiles are done 1.5x sooner" in DRAWINGS["schedule"]().title
     assert wave_explorer.state().title == "160 programs on 132 places: 2 waves, the last with 28; 61 % of the places work"
     assert "225x less" in DRAWINGS["errors"]().title
     assert masks.padding([10, 5]).title == "Padded, 25 % of the tokens and 38 % of the scores are filler"

@@ -127,7 +127,8 @@ def schedule(products: float, exponentials: float, tiles: int = 3, title: str | 
     ends = [max(end for *_, end in tasks) for tasks in (alone, paired)]
     busy = [sum(end - start for _, unit, start, end in tasks if unit == "products") / last for tasks, last in zip((alone, paired), ends, strict=True)]
     if title is None:
-        title = f"Taking turns, {many(2 * tiles, 'tile')} take {number(ends[0] / ends[1], 3)}x less time: tensor cores busy {100 * busy[0]:.0f} % before, {100 * busy[1]:.0f} % now"
+        sooner = f"{many(2 * tiles, 'tile')} are done {number(ends[0] / ends[1], 3)}x sooner"
+        title = f"Taking turns, {sooner}: tensor cores busy {100 * busy[0]:.0f} % before, {100 * busy[1]:.0f} % now"
     left, lane = 1.75, 0.3
     with Card(title, height=2.5) as card:
         for n, (tasks, words) in enumerate(((alone, "one group"), (paired, "two groups"))):

@@ -76,6 +76,11 @@ ALIBI_SCORE_MOD = Check(
             "score - slopes[h] * (q_idx - kv_idx - offset).abs()",
         ),
         _mutant(
+            "offset-outside",
+            "Right for offset 0: it was added to the distance. It moves the query, so it belongs inside, before the sign is dropped.",
+            "score - slopes[h] * ((q_idx - kv_idx).abs() + offset)",
+        ),
+        _mutant(
             "signed",
             "Right for keys up to the query: those after it gain instead of losing. A causal mask would hide them; this function does not know that there is "
             "one. A distance has no sign.",

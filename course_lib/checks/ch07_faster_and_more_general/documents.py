@@ -61,7 +61,7 @@ def _drawn(g: torch.Generator, n: int, mean: int) -> Tensor:
 
 
 def _probes(g: torch.Generator) -> list[Probe]:
-    axes = ("tile of queries", "tile of keys")
+    axes = ("query tile", "key tile")
     return [
         Probe("the example", (torch.tensor([0, 0, 0, 0, 1, 1]), 2, 2), axes=axes),
         Probe("one document of 17 tokens, tiles of 4 x 4", (packed([17]), 4, 4), axes=axes),
@@ -106,6 +106,11 @@ DOCUMENT_BLOCK_MASK = Check(
             edits=((_EARLY, "early = torch.ones(first_q.numel(), first_k.numel(), dtype=torch.bool)"), (_ONE, "one_document = early")),
         ),
         Mutant(
+            "other-document-partial",
+            "A tile of queries and keys from different documents is called partial. Not one of its pairs counts: it is empty, and the kernel skips it.",
+            edits=((_EARLY, "early = torch.ones(first_q.numel(), first_k.numel(), dtype=torch.bool)"),),
+        ),
+        Mutant(
             "documents-only",
             "Tiles above the diagonal are not empty: keys after the last query of a tile are hidden, whatever document they are of.",
             edits=(
@@ -119,9 +124,25 @@ DOCUMENT_BLOCK_MASK = Check(
             edits=((_EARLY, "early = documents[first_q][:, None] <= documents[first_k][None, :]"),),
         ),
         Mutant(
+            "first-query-only",
+            "Tiles that only the later queries of a tile see are called empty. Empty is a tile whose first key comes after the *last* query.",
+            edits=((_SOME, "some = early & (first_k[None, :] <= first_q[:, None])"),),
+        ),
+        Mutant(
+            "keys-past-the-end",
+            "A tile that reaches past the end is called full. Keys past the end are not visible: full needs block_n keys that exist.",
+            edits=((_FULL, "full = one_document & (last_k.clamp(max=N - 1)[None, :] <= first_q[:, None])"),),
+        ),
+        Mutant(
             "diagonal-full",
             "A tile on the diagonal is called full: it hides the keys after each of its queries but the last. Full means that even the *first* query sees the last key.",
             edits=((_FULL, "full = one_document & (last_k[None, :] <= last_q[:, None])"),),
+        ),
+        Mutant(
+            "diagonal-of-one-document-full",
+            "A tile on the diagonal is called full where one document fills it. It still hides the keys after each query but the last: full means that "
+            "even the *first* query sees the last key.",
+            edits=((_FULL, "full = one_document & (documents[first_q] == documents[last_q])[:, None] & (last_k[None, :] <= last_q[:, None])"),),
         ),
         Mutant(
             "strict",

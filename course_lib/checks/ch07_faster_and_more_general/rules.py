@@ -73,7 +73,7 @@ def packed() -> tuple[Rule, ...]:
         programs(most, "a tile of 16 queries of the longest sequence, for each head and each sequence, takes fewer."),
         stores(result_size),
         _too_much("idle", False, "reading Q once, and a sequence's K and V once for each of its own tiles of queries,"),
-        _too_much("tiles", True, "reading the tiles that a query of a tile sees"),
+        _too_much("tiles", True, "reading only the tiles of keys that some query of a program sees"),
         no_copies(WITH_STRIDES),
     )
 

@@ -116,6 +116,11 @@ def _leaks() -> list[Mutant]:
             edits=((_K_FIRST, "k_first = tl.load(cu_q_ptr + b).to(tl.int64)"), (_N_KV, "N_KV = (tl.load(cu_q_ptr + b + 1) - k_first).to(tl.int32)")),
         ),
         Mutant(
+            "keys-begin-with-queries",
+            "Right where a sequence's queries and keys begin at the same place: the beginning of K and V was read from cu_q, their end from cu_k. Both are in cu_k.",
+            edits=((_K_FIRST, "k_first = tl.load(cu_q_ptr + b).to(tl.int64)"),),
+        ),
+        Mutant(
             "one-short",
             "The last token of every sequence is missing: cu[b + 1] is the first token that is not in sequence b, so the length is cu[b + 1] - cu[b], with no 1 to take away.",
             edits=((_N_KV, "N_KV = (tl.load(cu_k_ptr + b + 1) - k_first).to(tl.int32) - 1"),),
@@ -157,6 +162,11 @@ def _places() -> list[Mutant]:
             "one-sequence-less",
             "The last sequence was not computed: B sequences have B + 1 marks, and the third axis of the grid needs B programs.",
             edits=((_GRID, "grid = (triton.cdiv(max_q, BLOCK_M), H, max(1, B - 1))"),),
+        ),
+        Mutant(
+            "axes-exchanged",
+            "Heads and sequences are exchanged in the grid: the kernel takes its head from the second axis and its sequence from the third.",
+            edits=((_GRID, "grid = (triton.cdiv(max_q, BLOCK_M), B, H)"),),
         ),
         Mutant(
             "no-mask",

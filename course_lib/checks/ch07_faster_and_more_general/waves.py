@@ -33,12 +33,13 @@ def _draw(g: torch.Generator, low: int, high: int) -> int:
 
 def _probes(g: torch.Generator) -> list[Probe]:
     return [
-        Probe("the example", (160, 132)),
+        Probe("the example", (5, 2)),
         Probe("fewer programs than multiprocessors", (_draw(g, 20, 60), 132)),
         Probe("exactly full", (264, 132)),
         Probe("one program too many, 2 on a multiprocessor", (265, 132, 2)),
         Probe("an A100, 3 on a multiprocessor", (_draw(g, 340, 600), 108), {"per_multiprocessor": 3}),
         Probe("many waves", (_draw(g, 5000, 5200), 40, 2)),
+        Probe("28 programs in the second wave", (160, 132), diagnose=False),
         Probe("one program", (1, 132), diagnose=False),
         Probe("one place", (_draw(g, 3, 9), 1), diagnose=False),
         Probe("fewer programs than multiprocessors, and room for 4 on each", (100, 132, 4), diagnose=False),
@@ -83,6 +84,12 @@ WAVE_EFFICIENCY = Check(
             "one-each",
             "Right for one program on a multiprocessor: `per_multiprocessor` is not used. Programs that share a multiprocessor run in the same wave.",
             edits=(("places = multiprocessors * per_multiprocessor", "places = multiprocessors"),),
+        ),
+        _mutant(
+            "paid-for-one-each",
+            "The waves were counted with all places, and then only one place was paid for on each multiprocessor. A wave has "
+            "multiprocessors * per_multiprocessor of them, below the line too.",
+            "programs / (-(-programs // places) * multiprocessors)",
         ),
         _mutant(
             "idle-share",
