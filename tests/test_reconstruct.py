@@ -55,3 +55,10 @@ def test_lines_stay_short_and_too_much_is_not_shown():
     assert max(map(len, text.splitlines())) <= 130 and len(text.splitlines()) == 7
     assert reconstruct.call("f", [("x", torch.randn(7, 7, generator=G))]) is None
     assert reconstruct.call("f", [("x", torch.ones(200, dtype=torch.int64))]) is None
+
+
+def test_a_mixed_layout_transposes_every_second_tensor():
+    x = torch.arange(12.0).reshape(3, 4)
+    first, second, third = rebuilt([("x", x), ("y", x), ("z", x)], "mixed")
+    assert all(torch.equal(back, x) for back in (first, second, third))
+    assert [back.stride() for back in (first, second, third)] == [(4, 1), (1, 3), (4, 1)]

@@ -15,6 +15,7 @@ from course_lib.grading.spec import Evidence, Tiles
 from course_lib.states import SoftmaxState
 
 PAD = 64  # elements on either side
+MIXED = ("contiguous", "transposed")  # the layouts of a mixed probe's tensors, in turn
 _copy, _cpu = Tensor.copy_, Tensor.cpu  # kept: the answer may replace torch's own
 
 
@@ -76,6 +77,8 @@ class Arguments:
         self.built = _mapped(tree, lambda x: self._place(x, layout, device))
 
     def _place(self, x: Tensor, layout: str, device: str) -> Tensor:
+        if layout == "mixed":
+            layout = MIXED[len(self.arenas) % 2]
         self.arenas.append(Arena(x, layout, device))
         return self.arenas[-1].tensor
 

@@ -3,7 +3,9 @@
 Values are written with as many digits as their dtype needs to come back to the last bit.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,18 @@ def call(name: str, arguments: list[tuple[str, Any]], layout: str = "contiguous"
     floating = sum(_stored(x, layout).numel() for x in tensors if x.is_floating_point())
     if floating > MOST_NUMBERS or sum(_stored(x, layout).numel() for x in tensors) > 2 * MOST_NUMBERS:
         return None
-    lines = [_assigned(title.replace(" ", "_"), value, layout) for title, value in arguments]
+    layouts = _in_turn(layout)
+    lines = [_assigned(title.replace(" ", "_"), value, layouts) for title, value in arguments]
     return "\n".join([*lines, f"{name}({', '.join(title.replace(' ', '_') for title, _ in arguments)})"])
 
 
-def _assigned(title: str, value: Any, layout: str) -> str:
-    text = f"{title} = {written(value, layout)}"
+def _in_turn(layout: str) -> Iterator[str]:
+    """The layout of each tensor, as the arena gives it."""
+    return itertools.cycle(("contiguous", "transposed")) if layout == "mixed" else itertools.repeat(layout)
+
+
+def _assigned(title: str, value: Any, layouts: Iterator[str]) -> str:
+    text = f"{title} = {written(value, layouts)}"
     lines = text.split("\n")
     return "\n".join([lines[0], *(" " * (len(title) + 3) + line for line in lines[1:])])
 
@@ -43,19 +51,20 @@ def _tensors(value: Any) -> list[Tensor]:
     return [x for part in value for x in _tensors(part)] if isinstance(value, list | tuple) else []
 
 
-def written(value: Any, layout: str = "contiguous") -> str:
-    """An argument as an expression."""
+def written(value: Any, layouts: Iterator[str] | None = None) -> str:
+    """An argument as an expression; `layouts` gives the layout of one tensor after the other, contiguous without it."""
+    layouts = layouts or _in_turn("contiguous")
     if isinstance(value, Tensor):
-        return _tensor(value, layout)
+        return _tensor(value, next(layouts))
     if isinstance(value, Tiles):
-        return f"iter({_tensor(value.x, layout)}.split({value.width}, dim=-1))"
+        return f"iter({_tensor(value.x, next(layouts))}.split({value.width}, dim=-1))"
     if isinstance(value, SoftmaxState):
-        return _listed([written(part, layout) for part in value], "SoftmaxState(", ")")
+        return _listed([written(part, layouts) for part in value], "SoftmaxState(", ")")
     if isinstance(value, list | tuple):
         open_, close = "[]" if isinstance(value, list) else "()"
-        return _listed([written(part, layout) for part in value], open_, ",)" if close == ")" and len(value) == 1 else close)
+        return _listed([written(part, layouts) for part in value], open_, ",)" if close == ")" and len(value) == 1 else close)
     if isinstance(value, dict):
-        return _listed([f"{key!r}: {written(part, layout)}" for key, part in value.items()], "{", "}")
+        return _listed([f"{key!r}: {written(part, layouts)}" for key, part in value.items()], "{", "}")
     return _number(value, torch.float64) if isinstance(value, float) else repr(value)
 
 

@@ -30,7 +30,8 @@ class Probe:
     """One call of the answer. `name` is read by the learner ("2 tiles of 4 keys"): it says what is special about it.
 
     args: tensors, SoftmaxState, Tiles, numbers, bools, None, and lists, tuples or dicts of these.
-    layout: "contiguous", "transposed" (last two dims swapped in memory), "expanded" (first dim of stride 0).
+    layout: "contiguous", "transposed" (last two dims swapped in memory), "expanded" (first dim of stride 0), "mixed" (every second tensor
+    is transposed: with one layout for all, a tensor read with the strides of another goes unseen).
     axes: names of the output's dimensions, for messages; tile: (axis, size) when the answer works in tiles along it.
     diagnose: whether mutants are compared on it (at most 6 probes an exercise are used).
     """

@@ -26,6 +26,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("scores near 100, from the 33rd key on near 5", far_below(qkv(g, 1, 1, 20, 64, 32), 32), axes=AXES),
         Probe("200 queries, 200 keys", qkv(g, 1, 1, 200, 200, 20), axes=AXES, diagnose=False),
         Probe("transposed in memory, 66 queries, 50 keys", qkv(g, 1, 1, 66, 50, 23), layout="transposed", axes=AXES, diagnose=False),
+        Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 1, 64, 64, 32), axes=AXES, diagnose=False),
     ]
 
@@ -103,6 +104,7 @@ FLASH_FORWARD_CAUSAL = Check(
         sentences.outside(("mask=mine)\n", "mask=dims[None, :] < D)\n")),
         sentences.stored_every_turn(),
         sentences.copied(),
+        sentences.strides_of_k(),
         sentences.second_product_rounded(),
         Mutant(
             "nothing-skipped",

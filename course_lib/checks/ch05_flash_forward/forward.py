@@ -26,6 +26,7 @@ def forward_probes(g: torch.Generator) -> list[Probe]:
         Probe("all scores near -300", very_negative(qkv(g, 1, 1, 5, 45, 17)), axes=AXES),
         Probe("scores near 100, from the 33rd key on near 5", far_below(qkv(g, 1, 1, 7, 64, 32), 32), axes=AXES),
         Probe("transposed in memory, 66 queries, 50 keys", qkv(g, 1, 1, 66, 50, 23), layout="transposed", axes=AXES),
+        Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("the last key is hot", hot_last(qkv(g, 1, 1, 13, 67, 24)), axes=AXES, diagnose=False),
         Probe("both sequences in the same memory", qkv(g, 2, 1, 19, 35, 24), layout="expanded", axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 1, 64, 64, 32), axes=AXES, diagnose=False),
@@ -133,6 +134,7 @@ FLASH_FORWARD = Check(
         sentences.stored_every_turn(),
         sentences.whole_row(),
         sentences.copied(),
+        sentences.strides_of_k(),
         sentences.second_product_rounded(),
         Mutant(
             "small-tiles",

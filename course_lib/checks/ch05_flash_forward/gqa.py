@@ -22,6 +22,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("8 heads share 2, 2 queries, 40 keys, scale = 0.3", qkv(g, 1, 8, 2, 40, 17, h_kv=2), {"scale": 0.3}, axes=AXES),
         Probe("3 heads of their own, 20 queries, 33 keys", qkv(g, 1, 3, 20, 33, 19), axes=AXES),
         Probe("transposed in memory, 4 heads share 2, 35 queries, 50 keys", qkv(g, 1, 4, 35, 50, 23, h_kv=2), layout="transposed", axes=AXES),
+        Probe("K alone transposed in memory, 2 heads share 1, 9 queries, 40 keys", qkv(g, 1, 2, 9, 40, 18, h_kv=1), layout="mixed", axes=AXES, diagnose=False),
         Probe("a hot last key, 2 heads share 1", hot_last(qkv(g, 1, 2, 13, 67, 24, h_kv=1)), axes=AXES, diagnose=False),
         Probe("4 heads share 1, 16 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 4, 16, 64, 32, h_kv=1), axes=AXES, diagnose=False),
     ]
@@ -92,6 +93,7 @@ FLASH_FORWARD_GQA = Check(
         ),
         sentences.stored_every_turn(),
         sentences.copied(),
+        sentences.strides_of_k(),
         sentences.second_product_rounded(),
         Mutant(
             "read-per-head",

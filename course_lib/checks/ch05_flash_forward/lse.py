@@ -30,6 +30,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("all scores near -300", very_negative(qkv(g, 1, 1, 5, 45, 17)), axes=AXES),
         Probe("no key at all", qkv(g, 1, 2, 5, 0, 20), axes=AXES),
         Probe("a hot last key", hot_last(qkv(g, 1, 1, 13, 67, 24)), axes=AXES, diagnose=False),
+        Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("transposed in memory, 66 queries, 50 keys, causal", qkv(g, 1, 1, 66, 50, 23), causal, layout="transposed", axes=AXES, diagnose=False),
         Probe("200 queries, 200 keys, causal", qkv(g, 1, 1, 200, 200, 20), causal, axes=AXES, diagnose=False),
     ]
@@ -123,6 +124,7 @@ FLASH_FORWARD_LSE = Check(
         sentences.no_other(),
         sentences.outside(("mask=rows < N_Q)\n", "mask=rows >= 0)\n")),
         sentences.copied(),
+        sentences.strides_of_k(),
         sentences.second_product_rounded(),
         Mutant(
             "stored-twice",

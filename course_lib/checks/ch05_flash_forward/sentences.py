@@ -251,6 +251,15 @@ def second_product_rounded() -> Mutant:
     return tf32(((DOT, "tl.dot(p.to(v.dtype), v)"),))
 
 
+def strides_of_k(line: str = "v_ptrs + start * v_sn") -> Mutant:
+    """The slip of whoever copies the line of K: right wherever K and V lie alike."""
+    return Mutant(
+        "v-by-strides-of-k",
+        "A tensor was read with the strides of another. K and V have the same shape and need not lie alike in memory: each moves on by its own stride.",
+        edits=((line, line.replace("* v_s", "* k_s")),),
+    )
+
+
 def copied() -> Mutant:
     return Mutant(
         "copied",

@@ -24,6 +24,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe(
             "transposed in memory, 66 queries, 90 keys, window 10", (*qkv(g, 1, 1, 66, 90, 23), 10), layout="transposed", axes=AXES, diagnose=False
         ),
+        Probe("K alone transposed in memory, 9 queries, 40 keys, window 35", (*qkv(g, 1, 1, 9, 40, 18), 35), layout="mixed", axes=AXES, diagnose=False),
         Probe("the last key is hot, window 5", (*hot_last(qkv(g, 1, 1, 70, 70, 24)), 5), axes=AXES, diagnose=False),
         Probe("3 queries, 128 keys, window 50", (*qkv(g, 1, 1, 3, 128, 20), 50), axes=AXES, diagnose=False),
     ]
@@ -148,6 +149,7 @@ def _sums() -> list[Mutant]:
         ),
         sentences.maxima("base")[0],
         sentences.copied(),
+        sentences.strides_of_k(),
     ]
 
 
