@@ -62,11 +62,11 @@ def _probes(g: torch.Generator) -> list[Probe]:
     half = torch.float16
     return [
         Probe("2 heads share 1, 20 keys in 2 splits", given(g, 1, 2, 1, 20, 18, (20,), 2, 4.0), axes=AXES),
-        Probe("3 sequences of 50, 0 and 21 keys, 4 heads share 2, 3 splits", given(g, 3, 4, 2, 50, 20, (50, 0, 21), 3), axes=AXES),
-        Probe("5 heads share 1, 70 keys in 2 splits, rising scores", given(g, 1, 5, 1, 70, 24, (70,), 2, 6.0), axes=AXES),
-        Probe("more splits than keys: 2 and 5 keys in 4 splits", given(g, 2, 3, 3, 9, 17, (2, 5), 4), axes=AXES),
+        Probe("sequences of 45 and 0 keys, 4 heads share 2, 2 splits", given(g, 2, 4, 2, 50, 20, (45, 0), 2), axes=AXES),
+        Probe("5 heads share 1, 130 keys in 2 splits, rising scores", given(g, 1, 5, 1, 130, 24, (130,), 2, 9.0), axes=AXES),
+        Probe("more splits than keys: 5 keys in 4 splits, 2 heads of their own", given(g, 1, 2, 2, 9, 17, (5,), 4), axes=AXES),
         Probe("one split, scale = 0.3", given(g, 2, 4, 2, 40, 19, (40, 33), 1), {"scale": 0.3}, axes=AXES),
-        Probe("transposed in memory, 6 heads share 2, 3 splits", given(g, 1, 6, 2, 75, 23, (71,), 3), layout="transposed", axes=AXES),
+        Probe("transposed in memory, 6 heads share 2, 71 of 75 keys", given(g, 1, 6, 2, 75, 23, (71,), 2), layout="transposed", axes=AXES),
         Probe("float16, 8 heads share 2", given(g, 1, 8, 2, 60, 32, (60,), 2, dtype=half), axes=AXES, diagnose=False),
         Probe("20 heads share 1", given(g, 1, 20, 1, 40, 16, (37,), 2), axes=AXES, diagnose=False),
         Probe("64 keys, D = 32, 2 splits: no lane is off", given(g, 1, 16, 1, 64, 32, (64,), 2), axes=AXES, diagnose=False),
@@ -87,9 +87,9 @@ def _results(probe: Probe) -> int:
 
 def _merges(call, g: torch.Generator) -> str | None:
     """However many splits: merged, they are the attention over all keys."""
-    *tensors, _ = given(g, 2, 4, 2, 45, 16, (45, 30), 1)
+    *tensors, _ = given(g, 1, 2, 1, 45, 16, (43,), 1)
     whole, lse = (x[0] for x in call(*tensors, 1))
-    for splits in (2, 5):
+    for splits in (2, 3):
         out, merged = by_logsumexp(*call(*tensors, splits))
         if not (torch.allclose(out, whole, atol=1e-4) and torch.allclose(merged, lse, atol=1e-4)):
             return f"{splits} splits, merged, differ from one split by more than rounding: is every key in exactly one of them?"
