@@ -107,7 +107,7 @@ def split_kv_decode(
              a part without keys has outs 0 and lses -inf
 
     merge_partial_attention(*split_kv_decode(...)) is the attention over all keys.
-    Graded besides the values: one launch, K and V read once for a whole group, each result stored once, no copy made first.
+    Graded besides the values: one launch, K and V read once for a whole group, each result stored once, no copy made first, no TF32.
     Source: Flash-Decoding, steps 1 and 2.
     """
     (B, H, D), H_KV = q.shape, k_cache.shape[1]

@@ -195,6 +195,7 @@ SPLIT_KV_DECODE = Check(
         sentences.no_other(),
         sentences.tail_counted((_HIDDEN, "scores = scores + 0.0\n")),
         *sentences.moving()[:1],
+        sentences.second_product_rounded(),
         sentences.outside(("mask=rows < GROUP)\n", "mask=rows >= 0)\n")),
         Mutant(
             "grid-without-splits",
@@ -217,4 +218,5 @@ SPLIT_KV_DECODE = Check(
     ),
     right=RIGHT,
     seconds=9.0,
+    exact_float32=True,
 )
