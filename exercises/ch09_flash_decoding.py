@@ -62,7 +62,7 @@ def split_kv_decode(
              a part without keys has outs 0 and lses -inf
 
     merge_partial_attention(*split_kv_decode(...)) is the attention over all keys.
-    Graded besides the values: one launch, K and V read once for a whole group, each result stored once, no copy made first.
+    Graded besides the values: one launch, K and V read once for a whole group, each result stored once, no copy made first, no TF32.
     Source: Flash-Decoding, steps 1 and 2.
     """
     raise NotImplementedError("split_kv_decode (chapter 09) is not written yet")
@@ -98,4 +98,4 @@ def choose_num_splits(programs: int, tiles: int, places: int, merge: int = 2) ->
     raise NotImplementedError("choose_num_splits (chapter 09) is not written yet")
 
 
-# as generated: top cce30cc42400, merge_partial_attention 823d7b9ab273, split_kv_decode 7421ef1e0e12, choose_num_splits cb2d09e336a5
+# as generated: top cce30cc42400, merge_partial_attention 823d7b9ab273, split_kv_decode bfabd4eb4ec2, choose_num_splits cb2d09e336a5
