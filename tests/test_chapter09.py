@@ -9,7 +9,8 @@ from course_lib.figures import flash_decoding as figures
 from course_lib.llm import KVCache, Llama, ModelConfig
 from course_lib.states import SoftmaxState
 from course_lib.widgets import split_counts
-from solutions import ch03_online_softmax, ch09_flash_decoding as solutions
+from solutions import ch03_online_softmax
+from solutions import ch09_flash_decoding as solutions
 
 TIMES = {"1 request": [65, 35, 19, 11, 9, 10], "64 requests": [260, 300, 310, 340, 360, 400]}
 DRAWINGS = {

@@ -158,7 +158,8 @@ def split_times(cases: Mapping[str, Sequence[float]], title: str | None = None, 
         for name, b in best.items()
     )
     with Card(title, height=3.1, note=note) as card:
-        ax = card.axes(0.9, 0.6, WIDTH - 2.6, 2.4)
+        right = max(text_width(name, LABEL_SIZE) for name in lines)
+        ax = card.axes(0.9, 0.6, WIDTH - 1.3 - right, 2.4)
         draw_split_times(ax, lines)
         told = " ".join(f"{name}: {number(v[0])} tiles' time with 1 split, {number(v.min())} with {best[name] + 1}." for name, v in lines.items())
         return card.picture(f"Time over the number of splits, log axes. {told}")
@@ -177,12 +178,12 @@ def draw_split_times(ax: Axes, lines: Mapping[str, Sequence[float]], marked: int
         if marked is not None and marked <= len(times):
             ax.plot([marked], [times[marked - 1]], marker="o", markersize=12, fillstyle="none", color=INK, zorder=5)
         ends.append((len(times), times[-1], name, colour))
-    label_ends(ax, ends, gap=0.22)
     ax.set_xlim(0.93, max(max(len(times) for times in lines.values()), 2) * 1.04)
     low, high = min(min(times) for times in lines.values()), max(max(times) for times in lines.values())
     ax.set_ylim(low / 1.5, high * 1.5)
+    label_ends(ax, ends, gap=0.22)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
@@ -202,9 +203,11 @@ def rates(rows: Sequence[Mapping], title: str | None = None, note: str = "") -> 
     if "course" not in names or any(not isinstance(r[f"{n} (GB/s)"], int | float) for r in rows for n in names):
         raise ValueError("rates needs a number 'NAME (GB/s)' for every kernel in every row, the course's among them")
     shares = [r["of the ceiling (%)"] for r in rows]
-    title = title or f"The course's kernel reads K and V at {min(shares):.0f} to {max(shares):.0f} % of the copy bandwidth" + (
-        f", {min(r['course / cuDNN'] for r in rows):.2f} to {max(r['course / cuDNN'] for r in rows):.2f} times cuDNN" if "cuDNN" in names else ""
-    )
+    words = f"The course's kernel reads K and V at {min(shares):.0f} to {max(shares):.0f} % of the copy bandwidth"
+    if "cuDNN" in names:
+        low, high = (f"{end(r['course / cuDNN'] for r in rows):.2f}" for end in (min, max))
+        words += f", {low if low == high else f'{low} to {high}'} times cuDNN"
+    title = title or words
     left = 0.4 + max(text_width(name, LABEL_SIZE) for name in names)
     each, tall = (WIDTH - left - 0.2) / len(rows), 0.3 * len(names)
     ceilings = [100 * r["course (GB/s)"] / share for r, share in zip(rows, shares, strict=True)]

@@ -31,7 +31,8 @@ def counts(requests: int, kv_heads: int, context: int, multiprocessors: int, spl
     requests, kv_heads, context, multiprocessors, splits = (whole(value, name) for name, value in given.items())
     programs = requests * kv_heads * splits
     waves = -(-programs // multiprocessors)
-    tiles = -(-(-(-context // BLOCK_N)) // splits)  # ceil of a ceil
+    all_tiles = -(-context // BLOCK_N)
+    tiles = -(-all_tiles // splits)
     rows = programs * GROUP
     merged = 2 * rows * (D + 1) * 4 if splits > 1 else 0
     read = 2 * min(context, tiles * BLOCK_N) * D * BYTES
