@@ -256,7 +256,7 @@ def strides_of_k(line: str = "v_ptrs + start * v_sn") -> Mutant:
     return Mutant(
         "v-by-strides-of-k",
         "A tensor was read with the strides of another. K and V have the same shape and need not lie alike in memory: each moves on by its own stride.",
-        edits=((line, line.replace("* v_s", "* k_s")),),
+        edits=((line, line.replace(" v_s", " k_s")),),
     )
 
 

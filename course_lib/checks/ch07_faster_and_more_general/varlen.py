@@ -49,7 +49,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("the same lengths, causal", sequences(g, [70, 7, 12], [50, 21, 40], 1, 24), causal, axes=AXES),
         Probe("one token each, 3 sequences", sequences(g, [1, 1, 1], [1, 1, 1], 1, 17), causal, axes=AXES),
         Probe("no query in the 2nd sequence, no key in the 3rd", sequences(g, [9, 0, 6, 3], [8, 5, 0, 33], 1, 18), {"scale": 0.3}, axes=AXES),
-        Probe("K alone transposed in memory, lengths 9 and 40", sequences(g, [9, 40], [9, 40], 1, 18), layout="mixed", axes=AXES, diagnose=False),
+        Probe("K alone transposed in memory, lengths 9 and 40", sequences(g, [9, 40], [9, 40], 2, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("transposed in memory, lengths 66 and 68, causal", sequences(g, [66, 68], [66, 68], 2, 23), causal, layout="transposed", axes=AXES),
         Probe("6 sequences of 13 tokens, max_q above the longest", sequences(g, [13] * 6, [13] * 6, 1, 16, longest=16), axes=AXES, diagnose=False),
         Probe("64 tokens, D = 32: no lane is off", sequences(g, [64], [64], 1, 32), axes=AXES, diagnose=False),
@@ -235,7 +235,7 @@ def _resources() -> list[Mutant]:
             rule="launches",
         ),
         sentences.copied(),
-        sentences.strides_of_k("v_ptrs + start * v_st"),
+        sentences.strides_of_k("(k_first + keys[:, None]) * v_st + h * v_sh + dims[None, :] * v_sd"),
     ]
 
 

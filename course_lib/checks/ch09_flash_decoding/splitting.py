@@ -66,6 +66,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("5 heads share 1, 130 keys in 2 splits, rising scores", given(g, 1, 5, 1, 130, 24, (130,), 2, 9.0), axes=AXES),
         Probe("more splits than keys: 5 keys in 4 splits, 2 heads of their own", given(g, 1, 2, 2, 9, 17, (5,), 4), axes=AXES),
         Probe("one split, scale = 0.3", given(g, 2, 4, 2, 40, 19, (40, 33), 1), {"scale": 0.3}, axes=AXES),
+        Probe("the K cache alone transposed in memory, 37 of 40 keys", given(g, 1, 2, 1, 40, 18, (37,), 2), layout="mixed", axes=AXES, diagnose=False),
         Probe("transposed in memory, 6 heads share 2, 71 of 75 keys", given(g, 1, 6, 2, 75, 23, (71,), 2), layout="transposed", axes=AXES),
         Probe("float16, 8 heads share 2", given(g, 1, 8, 2, 60, 32, (60,), 2, dtype=half), axes=AXES, diagnose=False),
         Probe("20 heads share 1", given(g, 1, 20, 1, 40, 16, (37,), 2), axes=AXES, diagnose=False),
@@ -196,6 +197,7 @@ SPLIT_KV_DECODE = Check(
         sentences.tail_counted((_HIDDEN, "scores = scores + 0.0\n")),
         *sentences.moving()[:1],
         sentences.second_product_rounded(),
+        sentences.strides_of_k(),
         sentences.outside(("mask=rows < GROUP)\n", "mask=rows >= 0)\n")),
         Mutant(
             "grid-without-splits",

@@ -21,7 +21,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("3, 20 and 1 new of 40, 25 and 9 keys, 6 heads share 2", paged(g, (40, 25, 9), 16, 6, 2, 24, queries=(3, 20, 1)), axes=AXES),
         Probe("4 and 0 new of 12 and 40 keys, blocks of 1, scale = 0.3", paged(g, (12, 40), 1, 3, 3, 17, queries=(4, 0)), {"scale": 0.3}, axes=AXES),
         Probe("whole texts of 45 and 6, unused entries name no block", paged(g, (45, 6), 4, 4, 2, 20, queries=(45, 6), garbage=FAR), axes=AXES),
-        Probe("the K cache alone transposed in memory, 5 new of 40", paged(g, (40,), 16, 2, 1, 18, queries=(5,)), layout="mixed", axes=AXES, diagnose=False),
+        Probe("the K cache alone transposed in memory, 5 new of 40", paged(g, (40,), 16, 2, 2, 18, queries=(5,)), layout="mixed", axes=AXES, diagnose=False),
         Probe("transposed in memory, 7 and 9 new of 30 and 35", paged(g, (30, 35), 16, 4, 2, 18, queries=(7, 9)), layout="transposed", axes=AXES),
         Probe("60 new of 64: four tiles of rows", paged(g, (64,), 16, 2, 1, 32, queries=(60,)), axes=AXES),
         Probe("NaN in every place that is no request's own", paged(g, (19, 50), 16, 2, 2, 20, queries=(4, 3), nan=True), axes=AXES, diagnose=False),

@@ -68,7 +68,7 @@ def by_rules() -> list[Mutant]:
         ),
         sentences.stored_every_turn(),
         sentences.second_product_rounded(),
-        sentences.strides_of_k("block * v_sblock + place * v_sn"),
+        sentences.strides_of_k("h_kv * v_sh + dims[None, :] * v_sd"),
         Mutant(
             "copied",
             "That is what `.contiguous()`, `.float()` or `.to(...)` in the host function does, and here it copies the whole cache.",
