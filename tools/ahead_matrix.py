@@ -21,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+from tools.ahead_spills import KEPT
 from tools.sync import ROOT, sources
 
 PAGE = ROOT / "docs" / "ahead-of-time.md"
@@ -41,56 +42,6 @@ SHAPES = {
     "attention_delta": [{"D": 128}],
 }
 ATTENTION = [{"D": D, "causal": causal} for D in (40, 64, 128, 256) for causal in (False, True)]
-# Spills that stay, each with its reason; every other cell must not spill at all: (kernel, targets, dtypes, shapes as text, bytes, why)
-KEPT = (
-    (
-        "flash_forward_two_tiles", (90,), ("fp16", "bf16"), ("D 128", "D 128, causal"), 212,
-        "Two tiles of sums fill the registers; on an H200 these tiles were still the fastest of those tried, as measured with Triton 3.6.",
-    ),
-    (
-        "flash_forward_two_tiles", (86, 89, 90, 100, 120), ("bf16",), ("D 40", "D 40, causal"), 644,
-        "Rows of 40 elements are no multiple of 16: no copy is asynchronous, and tiles wait in registers. flash_forward spills nothing there.",
-    ),
-    (
-        "flash_forward_descriptors", (120,), ("bf16",), ("D 40",), 24,
-        "Padded to 64 columns, on the tiles of a larger head.",
-    ),
-    (
-        "flash_forward_descriptors", (90, 100, 120), ("fp32",), ("D 256, causal",), 280,
-        "Exact float32 uses no tensor cores, and there are no smaller tiles to go to. flash_forward spills nothing there.",
-    ),
-    (
-        "flash_forward", (100,), ("fp16", "bf16"), ("D 128", "D 128, causal", "D 256", "D 256, causal"), 80,
-        "The tiles of an H200: shared memory, by which tiles are chosen, is the same on both. Nobody has measured this on a B200.",
-    ),
-    (
-        "rms_norm", (75, 80, 86, 89, 90, 100, 120), ("fp32",), ("M 1024, N 32768",), 64,
-        "The widest row: 32 warps have 64 registers a thread, and the row is needed twice.",
-    ),
-    (
-        "paged_decode", (120,), ("bf16",), ("D 64",), 16,
-        "The tiles of an H200; nobody has measured them on an RTX 50.",
-    ),
-    (
-        "paged_prefill", (75,), ("fp32",), ("D 128",), 8,
-        "Two registers, at the smallest tiles there are; exact float32 products hold their operands in registers.",
-    ),
-    *(
-        (
-            f"exercise {name}", targets, ("fp32",), ("its largest probe",), most,
-            "A lesson's kernel, on the tiles that the interpreter likes; exact float32 products use no tensor cores and hold their operands in registers.",
-        )
-        for name, targets, most in (
-            ("flash_forward", (86, 89, 90, 100, 120), 32),
-            ("flash_forward_causal", (90, 100, 120), 16),
-            ("flash_forward_lse", (86, 89, 100, 120), 40),
-            ("flash_forward_gqa", (80, 86, 89, 90, 100, 120), 40),
-            ("flash_backward_dkdv", (80, 86, 89, 90, 100, 120), 96),
-            ("flash_forward_varlen", (90, 100, 120), 72),
-            ("flash_forward_window", (90, 100, 120), 16),
-        )
-    ),
-)  # fmt: skip
 SPILLS = {
     (kernel, target, dtype, said): most
     for kernel, targets, dtypes, shapes, most, _ in KEPT
