@@ -11,7 +11,7 @@ Shapes     q, out [B, H, N_Q, D]; k, v [B, H_KV, N_KV, D]; any strides
                 dq = flash_backward_dq(...)
 
 Two kernels compute seven products where one would need five: one kernel that adds dQ up with atomics was tried on an H200 and was
-slower (345 TFLOP/s against 409 at D = 128), and its bits change from run to run.
+slower (benchmarks/results/backward_variants.json: 345 TFLOP/s at D = 128, N = 4,096; the two here 406), and its bits change.
 
 As custom operators the two passes are opaque to torch.compile: it traces the shapes (`register_fake`) and never looks inside.
 """
