@@ -110,7 +110,7 @@ def test_a_name_that_was_never_defined_is_graded_from_the_answer_book(home):
 
 
 BAD_INPUT = (
-    ("check('merge_state')", "Did you mean merge_states?"),
+    ("check('merge_state')", "Did you mean merge_states"),
     ("check(3)", "type int"),
     ("check(None)", "type NoneType"),
     ("import math\ncheck(math)", "type module"),

@@ -133,7 +133,7 @@ def test_an_edited_exercises_file_is_graded(course, home):
     ("argv", "words"),
     [
         (["check"], "--chapter N"),
-        (["check", "merge_state"], "Did you mean merge_states?"),
+        (["check", "merge_state"], "Did you mean merge_states"),
         (["check", "merge_states", "nope"], "no exercise 'nope'"),
         (["check", "merge_states", "--all"], "or --all"),
         (["check", "--chapter", "99"], "no chapter 99"),
@@ -151,7 +151,7 @@ def test_an_edited_exercises_file_is_graded(course, home):
         (["chek"], "Did you mean `course check`"),
         (["zzzzzz"], "course --help"),
         (["hint"], "NAME"),
-        (["hint", "merge_stat"], "Did you mean merge_states?"),
+        (["hint", "merge_stat"], "Did you mean merge_states"),
         (["solution", "what"], "no exercise"),
         (["reset", "what"], "no exercise"),
         (["reset"], "NAME"),
@@ -308,7 +308,7 @@ def test_a_closed_pipe_is_no_traceback(home):
 @pytest.mark.parametrize("module", ["course_lib.commands", "course_lib.commands.cli"])
 def test_both_ways_to_start_it_end_with_the_exit_code(home, module):
     run = subprocess.run([sys.executable, "-m", module, "check", "merge_stat"], capture_output=True, text=True, cwd=paths.ROOT)
-    assert run.returncode == 2 and "Did you mean merge_states?" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 2 and "Did you mean merge_states" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_ctrl_c_is_a_word(home, tmp_path):

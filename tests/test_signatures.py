@@ -38,10 +38,16 @@ def test_dtypes_as_constants():
         assert getattr(tl, constants["B"].removeprefix("tl.")) == dtype
 
 
-@pytest.mark.parametrize("values", [{"x": object()}, {"B": [1]}, {"x": torch.zeros(2, dtype=torch.complex64)}, {"x": (1, 2)}])
+@pytest.mark.parametrize("values", [{"x": object()}, {"B": [1]}, {"x": torch.zeros(2, dtype=torch.complex64)}, {"x": (1, object())}])
 def test_what_cannot_be_said_is_not_compiled(values):
     assert said(**values) == ({}, {})
     assert not ahead._sound({"kernel": "k", "signature": {}, "constants": {}, "options": {}})
+
+
+def test_a_tuple_is_said_part_by_part():
+    """Strides are handed over so: what is 1 is compiled in, as for a number of its own."""
+    assert said(x=(1, 2)) == ({"x": ("constexpr", "i32")}, {"x[0]": 1})
+    assert said(x=(70, (2, 2**40))) == ({"x": ("i32", ("i32", "i64"))}, {})
 
 
 @pytest.mark.parametrize(
