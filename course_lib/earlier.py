@@ -6,6 +6,7 @@ COURSE_EARLIER=solution (set while answers are graded) always gives the solution
 whatever comes after it in the course. Knows nothing of checks or notebooks.
 """
 
+import dis
 import importlib.util
 import itertools
 import json
@@ -14,7 +15,7 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from course_lib import exercise_list, paths
 from course_lib.source import fingerprint, parse_answers
@@ -29,11 +30,18 @@ _warned: set[tuple] = set()
 def __getattr__(name: str):
     if name.startswith("_"):  # what import machinery and notebooks ask every module for
         raise AttributeError(name)
-    sentence = _unknown(name) or _refused(name)
-    if sentence:
+    if sentence := _unknown(name):
+        raise (ImportError if _in_an_import(sys._getframe(1)) else AttributeError)(sentence)
+    if sentence := _refused(name):
         raise ImportError(sentence)
     module = _learners(name) or _solutions(exercise_list.known()[name][1])
     return getattr(module, name)
+
+
+def _in_an_import(frame: FrameType) -> bool:
+    """Whether the caller stands in `from course_lib.earlier import NAME`. Others (pickle, a compiler) ask every module for a name and expect
+    an AttributeError; from an import, that would hide the sentence behind Python's own."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM" if frame.f_lasti >= 0 else False
 
 
 def where(name: str) -> str:

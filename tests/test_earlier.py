@@ -109,6 +109,7 @@ def test_unknown_names_are_a_sentence():
         earlier.where(3)
     with pytest.raises(AttributeError):
         earlier._repr_html_  # noqa: B018
+    assert getattr(earlier, "torch", None) is None, "a compiler asks every module for it"
 
 
 def test_forced_to_the_solution(fake_judge, monkeypatch):
