@@ -29,22 +29,16 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exerci
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
-def sampled(cases: list[tuple]) -> list:
-    """The cases of `make test`: all of the quick exercises, and of those with a kernel every fourth; `.ci/run` takes all."""
-    slow = [exercise.kind == "triton" and position % 4 != 0 for position, (exercise, _) in enumerate(cases)]
-    return [pytest.param(*case, marks=pytest.mark.slow) if late else case for case, late in zip(cases, slow, strict=True)]
-
-
-def seeded(cases: list[tuple], ids: list[str]) -> list:
-    """Mutants with their seeds: the second seed takes every third of an exercise with a kernel, so that CI stays under an hour.
-    `make grader-report` takes all of them, on as many seeds as it is asked."""
+def seeded(cases: list[tuple], ids: list[str], every: int) -> list:
+    """Cases with their seeds: of an exercise with a kernel the second seed takes one in `every`, so that CI stays under an hour.
+    `make test` takes the first seed, and of kernels every fourth case. `make grader-report` takes all, on as many seeds as it is asked."""
     found = []
-    for position, ((exercise, mutant), id) in enumerate(zip(cases, ids, strict=True)):
+    for position, ((exercise, case), id) in enumerate(zip(cases, ids, strict=True)):
         kernel = exercise.kind == "triton"
         late = kernel and position % 4 != 0
-        found.append(pytest.param(exercise, mutant, 11, id=f"{id}-11", marks=pytest.mark.slow if late else ()))
-        if not kernel or position % 3 == 0:
-            found.append(pytest.param(exercise, mutant, 2027, id=f"{id}-2027", marks=pytest.mark.slow))
+        found.append(pytest.param(exercise, case, 11, id=f"{id}-11", marks=pytest.mark.slow if late else ()))
+        if not kernel or position % every == 0:
+            found.append(pytest.param(exercise, case, 2027, id=f"{id}-2027", marks=pytest.mark.slow))
     return found
 
 
@@ -89,13 +83,12 @@ def test_the_solution_passes(judge, exercise, seed):
     accepted(judge, exercise, catalogue.solution_text(exercise), seed)
 
 
-@each_seed
-@pytest.mark.parametrize(("exercise", "number"), sampled(RIGHT), ids=[f"{exercise.name}-{number}" for exercise, number in RIGHT])
+@pytest.mark.parametrize(("exercise", "number", "seed"), seeded(RIGHT, [f"{exercise.name}-{number}" for exercise, number in RIGHT], 3))
 def test_right_answers_in_other_styles_pass(judge, exercise, number, seed):
     accepted(judge, exercise, complete(exercise, material(exercise).right[number]), seed)
 
 
-@pytest.mark.parametrize(("exercise", "mutant", "seed"), seeded(MUTANTS, [f"{exercise.name}-{mutant.id}" for exercise, mutant in MUTANTS]))
+@pytest.mark.parametrize(("exercise", "mutant", "seed"), seeded(MUTANTS, [f"{exercise.name}-{mutant.id}" for exercise, mutant in MUTANTS], 6))
 def test_every_mutant_comes_back_with_its_own_sentence(judge, exercise: Exercise, mutant: Mutant, seed):
     verdict = judge.check(exercise.name, complete(exercise, mutant.text(exercise.solution)), seed=seed)
     assert verdict.status in ("failed", "timeout") and verdict.points == 0, f"{mutant.id} survives"

@@ -104,7 +104,9 @@ class Mutants:
 
     def _call(self, mutant: Mutant, args: tuple, kwargs: dict, layout: str) -> Reply:
         if self._process is None:
+            began = time.monotonic()
             self._process, self._loaded = self.start(), set()
+            self.deadline += time.monotonic() - began  # starting is not running: the first check of a session starts from cold
         if mutant.id not in self._loaded:
             failure = self._process.load(mutant.id, self._text(mutant), self.exercise.name, self.deadline + 1, self.material.harness)
             if failure:

@@ -19,12 +19,12 @@ NO_GUARDS = (sentences.GUARDED, NO_DIVIDE_GUARD)
 def _probes(g: torch.Generator) -> list[Probe]:
     return [
         Probe("9 queries, 75 keys, rising scores", rising(qkv(g, 1, 1, 9, 75, 20)), axes=AXES),
-        Probe("40 queries, 40 keys, scale = 0.3", qkv(g, 1, 1, 40, 40, 18), {"scale": 0.3}, axes=AXES),
+        Probe("64 queries, 64 keys, all scores near -370, scale = 0.3", very_negative(qkv(g, 1, 1, 64, 64, 17)), {"scale": 0.3}, axes=AXES),
         Probe("150 queries, 21 keys: 129 queries see nothing", qkv(g, 1, 2, 150, 21, 24), axes=AXES),
         Probe("70 queries, 100 keys, 2 sequences of 2 heads", qkv(g, 2, 2, 70, 100, 19), axes=AXES),
-        Probe("all scores near -300, 64 keys, scale given", very_negative(qkv(g, 1, 1, 35, 64, 17)), {"scale": 17**-0.5}, axes=AXES),
+        Probe("all scores near -300, scale given", very_negative(qkv(g, 1, 1, 35, 45, 17)), {"scale": 17**-0.5}, axes=AXES),
         Probe("scores near 100, from the 33rd key on near 5", far_below(qkv(g, 1, 1, 20, 64, 32), 32), axes=AXES),
-        Probe("all scores near -300, 45 keys", very_negative(qkv(g, 1, 1, 9, 45, 17)), axes=AXES, diagnose=False),
+        Probe("40 queries, 40 keys, scale = 0.3", qkv(g, 1, 1, 40, 40, 18), {"scale": 0.3}, axes=AXES, diagnose=False),
         Probe("200 queries, 200 keys", qkv(g, 1, 1, 200, 200, 20), axes=AXES, diagnose=False),
         Probe("transposed in memory, 66 queries, 50 keys", qkv(g, 1, 1, 66, 50, 23), layout="transposed", axes=AXES, diagnose=False),
         Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
