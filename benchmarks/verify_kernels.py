@@ -6,7 +6,7 @@ Run: python benchmarks/verify_kernels.py [FOLDER]                  about ten min
      PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python benchmarks/verify_kernels.py --sanitize
 
 Compiling is what takes the time: a new kind of stride is a new compilation. So cases come in kinds (dtype, head size, causal or not,
-layout, lengths that are multiples of 16 or odd), and processes share the kinds. A sample runs four times and must give the same bits.
+layout, lengths that are multiples of 16 or odd), and processes share the kinds. A sample runs 20 times and must give the same bits.
 """
 
 import argparse
@@ -36,8 +36,8 @@ VALUES = ("normal", "rising maximum", "hot key", "large logits", "very negative"
 TINY = {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1}
 
 
-def cases(kernel: str, count: int, seed: int, small: bool = False) -> list[dict]:
-    """Random cases as plain data, a kind at a time. Small ones are for the interpreter and for a sanitizer."""
+def cases(kernel: str, count: int, seed: int, small: bool = False, ones: float = 0.02) -> list[dict]:
+    """Random cases as plain data, a kind at a time. Small ones are for the interpreter and for a sanitizer. ones: how many lengths are 1."""
     draw = random.Random(f"{seed} {kernel}")
     dtypes = ("fp16", "fp32") if small else ("fp16", "bf16", "fp32")
     if kernel in ATTENTION:
@@ -57,26 +57,26 @@ def cases(kernel: str, count: int, seed: int, small: bool = False) -> list[dict]
     draw.shuffle(kinds)
     found = [{**kinds[i % len(kinds)], "kernel": kernel, "kind": i % len(kinds), "seed": draw.randrange(2**31)} for i in range(count)]
     for case in found:
-        case |= _sizes(kernel, case, draw, small)
+        case |= _sizes(kernel, case, draw, small, ones)
     return found
 
 
-def _length(draw: random.Random, most: int, aligned: bool) -> int:
-    """Odd, or a multiple of 16; short ones as often as long ones. A length of 1 is compiled in, so that it is rare here."""
-    n = 1 if draw.random() < 0.02 else max(3, int(most ** draw.random()))
+def _length(draw: random.Random, most: int, aligned: bool, ones: float = 0.02) -> int:
+    """Odd, or a multiple of 16; short ones as often as long ones. A length of 1 may be compiled in, so that it is rare unless asked for."""
+    n = 1 if draw.random() < ones else max(3, int(most ** draw.random()))
     return max(1, -(-n // 16)) * 16 if aligned else n // 2 * 2 + 1
 
 
-def _sizes(kernel: str, case: dict, draw: random.Random, small: bool) -> dict:
+def _sizes(kernel: str, case: dict, draw: random.Random, small: bool, ones: float) -> dict:
     from benchmarks import variant_trials
 
-    aligned = case["aligned"]
+    aligned = case["aligned"] and ones < 0.1
     if kernel in ATTENTION:
         most = 60 if small else 1500 if kernel in FLASH or draw.random() < 0.1 else 500
-        n_q, n_kv = (_length(draw, most, aligned) for _ in "qk")
+        n_q, n_kv = (_length(draw, most, aligned, ones) for _ in "qk")
         n_kv = n_q if draw.random() < 0.3 else n_kv
         scale = round(draw.uniform(0.05, 1.5), 3) if draw.random() < 0.3 else None
-        more = variant_trials.sizes(kernel, draw, lambda most: _length(draw, most, aligned), small) if kernel in VARIANTS else {}
+        more = variant_trials.sizes(kernel, draw, lambda most: _length(draw, most, aligned, ones), small) if kernel in VARIANTS else {}
         return {
             **more,
             "B": draw.choice((1, 2)) if small else draw.choice((1, 2, 3)),
@@ -190,7 +190,7 @@ def run_share(share: list[dict], device: str, deadline: float, repeat_every: int
     for i, case in enumerate(share):
         if time.time() > deadline:
             break
-        repeats = 3 if i % repeat_every == 0 else 0
+        repeats = 19 if i % repeat_every == 0 else 0
         try:
             result = run(case, device, repeats)
         except Exception as error:
@@ -202,7 +202,7 @@ def run_share(share: list[dict], device: str, deadline: float, repeat_every: int
 def verify(kernel: str, arguments: argparse.Namespace, pool: ProcessPoolExecutor | None) -> list[dict]:
     """All results of one kernel. Processes share its kinds, so that each kind is compiled in one of them."""
     count = arguments.cases or (5 if arguments.sanitize else COUNTS[kernel])
-    wanted = cases(kernel, count, arguments.seed, small=arguments.device == "cpu" or arguments.sanitize)
+    wanted = cases(kernel, count, arguments.seed, small=arguments.device == "cpu" or arguments.sanitize, ones=arguments.ones)
     deadline = time.time() + arguments.seconds
     if pool is None:
         return run_share(wanted, arguments.device, deadline, 4)
@@ -229,7 +229,7 @@ def summary(kernel: str, results: list[dict]) -> list[dict]:
                 "largest error (% of what is allowed)": round(100 * worst, 1) if worst < 1e6 else 1e6,
                 "mean error (median, x plain PyTorch)": round(statistics.median(result["mean"] for result in mine), 2),
                 "mean error above 1.5x (not judged)": sum(result["mean"] > 1.5 for result in mine),
-                "run four times": len(repeated),
+                "run 20 times": len(repeated),
                 "other bits": sum(not result["bits"] for result in repeated),
             }
         )
@@ -241,6 +241,7 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", help="where the record goes; the committed results by default")
     parser.add_argument("--seconds", type=float, default=150.0, help="at most this long a kernel")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ones", type=float, default=0.02, help="the share of lengths that are 1: the compiler makes other code for some of them")
     parser.add_argument("--cases", type=int, default=0, help="this many a kernel")
     parser.add_argument("--kernels", nargs="*", default=[*ATTENTION, *OTHERS], choices=[*ATTENTION, *OTHERS])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])

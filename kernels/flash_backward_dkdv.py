@@ -40,7 +40,7 @@ CONFIGS = {
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N_Q"])  # a length of 1 compiled in: CUDA 12.8 then reads an unset register (tools/ahead_machine_code.py)
 def flash_backward_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
     q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, H_KV, GROUP, N_Q, N_KV, scale, scale_log2,

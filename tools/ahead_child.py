@@ -17,6 +17,8 @@ import sys
 import time
 from unittest import mock
 
+from tools.ahead_machine_code import unwritten_in
+
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 HEADS, KV_HEADS, TOKENS = 8, 2, 4096
 CACHE_KERNELS = ("decode_split", "merge_splits", "paged_decode", "paged_prefill", "write_kv", "rope")
@@ -77,6 +79,9 @@ def compile_cell(cell: dict) -> dict:
     spilled = [max(map(int, pair)) for pair in re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)]
     if not registers or not spilled:
         return {"error": "the assembler said nothing of registers"}
+    unset = sorted({name for kernel in found for name in unwritten_in(kernel.asm["cubin"])}) if cell["target"] == 90 else []
+    if unset:
+        return {"error": f"the machine code reads {' and '.join(unset)}, which nothing has written (tools/ahead_machine_code.py)"}
     largest = max(found, key=lambda kernel: kernel.metadata.shared).metadata
     return {
         "registers": max(registers),

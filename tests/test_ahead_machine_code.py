@@ -1,0 +1,64 @@
+"""Registers that nothing has written: seen in machine code as the disassembler prints it, and not where there are none.
+
+Run: pytest tests/test_ahead_machine_code.py
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tools.ahead_machine_code import unwritten, unwritten_in
+
+# as CUDA 12.8's assembler made it of flash_backward_dkdv for one query: UR9 is read twice and never set
+WRONG = """
+        /*14f0*/                   UMOV UR8, 0x400 ;
+        /*2840*/                   USHF.R.U32.HI UR11, URZ, 0x4, UR8 ;
+        /*2e90*/                   UIADD3 UR4, UP0, UR9, 0x2, URZ ;
+        /*2ea0*/                   UIADD3.X UR5, UR9, -0x7fffffe0, URZ, UP0, !UPT ;
+        /*3020*/                   FFMA R24, R24, UR4, R15.reuse ;
+"""
+
+
+def test_an_unset_register_is_seen():
+    assert unwritten(WRONG) == ["UR9"]
+    assert unwritten(WRONG.replace("UR9", "UR11")) == []
+
+
+def test_what_writes_a_register():
+    assert unwritten("        /*0050*/   ULDC.64 UR16, c[0x0][0x208] ;\n        /*0060*/   LDG.E R2, desc[UR16][R4.64] ;") == []
+    assert unwritten("        /*0050*/   ULDC.64 UR16, c[0x0][0x208] ;\n        /*0060*/   UMOV UR4, UR17 ;") == []
+    assert unwritten("        /*0050*/   ULDC UR16, c[0x0][0x208] ;\n        /*0060*/   UMOV UR4, UR17 ;") == ["UR17"]
+    assert (
+        unwritten("        /*0050*/   @UP0 UMOV UR3, URZ ;\n        /*0060*/   @!UP0 UMOV UR3, 0x1 ;\n        /*0070*/   IMAD R1, R2, UR3, RZ ;")
+        == []
+    )
+    assert unwritten("        /*0050*/   @!P2 LDG.E R17, desc[UR16][R40.64] ;") == ["UR16"]
+    assert unwritten("") == []
+
+
+@pytest.mark.slow
+def test_the_disassembler_is_there(tmp_path):
+    """A kernel really compiled: its machine code is read, and is whole."""
+
+    program = """
+import torch
+from tools.ahead_child import absent_gpu
+from tools.ahead_machine_code import unwritten_in
+from kernels.flash_backward_dkdv import flash_backward_dkdv
+q, k, rows = torch.empty(2, 4, 1, 128, dtype=torch.bfloat16, device="meta"), torch.empty(2, 4, 71, 128, dtype=torch.bfloat16, device="meta"), torch.empty(2, 4, 1, device="meta")
+dout = torch.empty(2, 4, 1, 257, dtype=torch.bfloat16, device="meta")[..., 1::2]
+with absent_gpu(90, 227) as found:
+    flash_backward_dkdv(q, k, k, dout, rows, rows)
+print(len(found), [unwritten_in(kernel.asm["cubin"]) for kernel in found], sum(len(kernel.asm["cubin"]) for kernel in found) > 10000)
+"""
+
+    environment = {**{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}, "TRITON_CACHE_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
+    assert ran.stdout.strip() == "1 [[]] True", ran.stderr[-2000:]
+
+
+def test_what_is_no_machine_code_is_refused():
+    with pytest.raises(Exception, match="nvdisasm|exit status"):
+        unwritten_in(b"not a kernel")
