@@ -66,7 +66,6 @@ CHOOSE_NUM_SPLITS = Check(
     baselines=(by_search, by_min, by_sorting),
     returns="a whole number",
     mutants=(
-        Mutant("fills-only", _ONE_WAVE, edits=((_TIME, "time = abs(places - programs * splits)"),)),
         Mutant("one-wave", _ONE_WAVE, body=f"{_HEAD}return max(1, min(tiles, places // programs))\n"),
         Mutant(
             "one-wave-past-the-tiles", f"{_ONE_WAVE} (And there are no more parts than tiles.)", body=f"{_HEAD}return max(1, places // programs)\n"
