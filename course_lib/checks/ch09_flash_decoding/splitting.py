@@ -114,6 +114,7 @@ SPLIT_KV_DECODE = Check(
         no_copies(WITH_STRIDES),
     ),
     mutants=(
+        sentences.strides_of_k(),  # first: it shows on a single probe, and whatever stands before it is tried there too
         Mutant(
             "chunk-rounds-down",
             "The chunk was rounded down: the keys that are left over belong to no split. Round up with tl.cdiv.",
@@ -225,7 +226,6 @@ SPLIT_KV_DECODE = Check(
         ),
         *sentences.moving()[::2],
         sentences.second_product_rounded(),
-        sentences.strides_of_k(),
         Mutant(
             "no-mask",
             "On a GPU this reads or overwrites whatever lies there, or ends the program. The usual causes: rows >= GROUP not masked in the load of Q or in one of "
