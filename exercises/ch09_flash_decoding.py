@@ -80,22 +80,22 @@ def split_kv_decode(
     return outs, lses
 
 
-# %% exercise choose_num_splits | core | 15 minutes | 3 points | model
+# %% exercise choose_num_splits | core | 10 minutes | 3 points | model
 def choose_num_splits(programs: int, tiles: int, places: int, merge: int = 2) -> int:
     """Into how many splits to cut the keys, so that a decode step ends soonest. Time is counted in tiles of keys.
 
     programs   pairs of a sequence and a K/V head
     tiles      tiles of keys of each
-    places     programs that the GPU runs at once; more of them wait for the next round
+    places     programs that the GPU runs at once; more of them wait for the next wave
     merge      what merging costs where there is more than one split
     returns    1 to `tiles` (1 where there are none): the number with the least time, the smallest of several
 
-    With s splits there are programs * s programs, in ceil(programs * s / places) rounds. Each round takes ceil(tiles / s) tiles,
+    With s splits there are programs * s programs, in ceil(programs * s / places) waves. Each wave takes ceil(tiles / s) tiles,
     the longest of its parts, and 1 more to begin.
-    Example: choose_num_splits(8, 64, 132) is 16: one round of 128 programs, 4 + 1 tiles and the merge, 7 in all; 1 split takes 65.
-    Source: the rule of kernels/decoding.py; FlashAttention's num_splits_heuristic weighs full rounds in the same way.
+    Example: choose_num_splits(8, 64, 132) is 16: one wave of 128 programs, 4 + 1 tiles and the merge, 7 in all; 1 split takes 65.
+    Source: the rule of kernels/decoding.py; FlashAttention's num_splits_heuristic asks only how full the waves are.
     """
     raise NotImplementedError("choose_num_splits (chapter 09) is not written yet")
 
 
-# as generated: top cce30cc42400, merge_partial_attention 823d7b9ab273, split_kv_decode bfabd4eb4ec2, choose_num_splits cb2d09e336a5
+# as generated: top cce30cc42400, merge_partial_attention 823d7b9ab273, split_kv_decode bfabd4eb4ec2, choose_num_splits c00b6adbf284

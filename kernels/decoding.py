@@ -37,7 +37,7 @@ def places(config: dict, row_bytes: int, device: torch.device, paged: bool = Fal
 def choose_splits(programs: int, tiles: int, places: int) -> int:
     """Into how many parts to cut `tiles` tiles of keys, for `programs` pairs of a request and a K/V head and `places` programs at once.
 
-    The time is counted in tiles: as many rounds as the programs need, each as long as the longest part and one tile to begin; and a merge.
+    The time is counted in tiles: as many waves as the programs need, each as long as the longest part and one tile to begin; and a merge.
     """
     cost = {
         splits: -(-programs * splits // places) * (-(-tiles // splits) + 1) + MERGE * (splits > 1)

@@ -128,29 +128,29 @@ def split_kv_decode(
     return outs, lses
 
 
-# %% exercise choose_num_splits | core | 15 minutes | 3 points | model
+# %% exercise choose_num_splits | core | 10 minutes | 3 points | model
 # hint: With 8 programs on a GPU that holds 264, what do more splits cost as long as every program finds a place, and what does one more cost after that?
-# hint: programs * splits programs run in rounds of `places`. A round takes as long as its longest part: ceil(tiles / splits) tiles, and one tile's time to begin. More than one split also pays for the merge. Try every number of splits, and keep the first of the fastest.
+# hint: programs * splits programs run in waves of `places`. A wave takes as long as its longest part: ceil(tiles / splits) tiles, and one tile's time to begin. More than one split also pays for the merge. Try every number of splits, and keep the first of the fastest.
 # hint: time = -(-programs * splits // places) * (-(-tiles // splits) + 1) + (merge if splits > 1 else 0), for splits from 1 to `tiles`; min(..., key=...) over (time, splits).
 def choose_num_splits(programs: int, tiles: int, places: int, merge: int = 2) -> int:
     """Into how many splits to cut the keys, so that a decode step ends soonest. Time is counted in tiles of keys.
 
     programs   pairs of a sequence and a K/V head
     tiles      tiles of keys of each
-    places     programs that the GPU runs at once; more of them wait for the next round
+    places     programs that the GPU runs at once; more of them wait for the next wave
     merge      what merging costs where there is more than one split
     returns    1 to `tiles` (1 where there are none): the number with the least time, the smallest of several
 
-    With s splits there are programs * s programs, in ceil(programs * s / places) rounds. Each round takes ceil(tiles / s) tiles,
+    With s splits there are programs * s programs, in ceil(programs * s / places) waves. Each wave takes ceil(tiles / s) tiles,
     the longest of its parts, and 1 more to begin.
-    Example: choose_num_splits(8, 64, 132) is 16: one round of 128 programs, 4 + 1 tiles and the merge, 7 in all; 1 split takes 65.
-    Source: the rule of kernels/decoding.py; FlashAttention's num_splits_heuristic weighs full rounds in the same way.
+    Example: choose_num_splits(8, 64, 132) is 16: one wave of 128 programs, 4 + 1 tiles and the merge, 7 in all; 1 split takes 65.
+    Source: the rule of kernels/decoding.py; FlashAttention's num_splits_heuristic asks only how full the waves are.
     """
     # solution
     best, fastest = 1, None
     for splits in range(1, max(1, tiles) + 1):
-        rounds = -(-programs * splits // places)
-        time = rounds * (-(-tiles // splits) + 1) + (merge if splits > 1 else 0)
+        waves = -(-programs * splits // places)
+        time = waves * (-(-tiles // splits) + 1) + (merge if splits > 1 else 0)
         if fastest is None or time < fastest:
             best, fastest = splits, time
     return best

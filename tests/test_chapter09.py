@@ -38,7 +38,7 @@ def test_titles_are_computed():
     assert "3.82 times the compulsory" in DRAWINGS["requested"]().title
     assert "1 request: 5 splits, 7.2x" in DRAWINGS["split_times"]().title and "64 requests: 1 split is the fastest" in DRAWINGS["split_times"]().title
     shares = [row["of the ceiling (%)"] for row in recorded.table("decode").rows]
-    assert f"{min(shares):.0f} to {max(shares):.0f} %" in DRAWINGS["rates"]().title
+    assert f"{min(shares):.0f} to {max(shares):.0f}\u00a0%" in DRAWINGS["rates"]().title
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,11 @@ def opening(heads: int = 8, splits: int = 16, multiprocessors: int = 132) -> Pic
         for left, parts, words in ((0.5, 1, "a program a head"), (4.9, splits, f"a program a split, {splits} a head")):
             say(ax, left, 2.9, words, "left center", INK, LABEL_SIZE, fontweight="bold")
             say(ax, left, 2.62, "the keys of one head", "left center", MUTED)
-            wide = 3.4 / parts
+            wide, gap = 3.4 / parts, 0.02 * (parts > 1)
             for part in range(parts):
-                ax.add_patch(Rectangle((left + part * wide, 2.28), wide * 0.94, 0.2, facecolor=K, linewidth=0))
+                ax.add_patch(Rectangle((left + part * wide, 2.28), wide - gap, 0.2, facecolor=K, linewidth=0))
             _chip(ax, left, 2.0, multiprocessors, heads * parts)
-            say(ax, left, 0.12, f"{heads * parts} of {multiprocessors} multiprocessors read", "left center", MUTED)
+            say(ax, left, 0.1, f"{heads * parts} of {multiprocessors} multiprocessors read", "left center", MUTED)
         return card.picture(
             f"Two GPUs of {multiprocessors} squares, a square a multiprocessor. Left, one program a K/V head: {heads} squares are filled. Right, each "
             f"head's keys are cut into {splits}: {heads * splits} squares are filled."
@@ -203,7 +203,7 @@ def rates(rows: Sequence[Mapping], title: str | None = None, note: str = "") -> 
     if "course" not in names or any(not isinstance(r[f"{n} (GB/s)"], int | float) for r in rows for n in names):
         raise ValueError("rates needs a number 'NAME (GB/s)' for every kernel in every row, the course's among them")
     shares = [r["of the ceiling (%)"] for r in rows]
-    words = f"The course's kernel reads K and V at {min(shares):.0f} to {max(shares):.0f} % of the copy bandwidth"
+    words = f"The course's kernel reads K and V at {min(shares):.0f} to {max(shares):.0f}\u00a0% of the copy bandwidth"
     if "cuDNN" in names:
         low, high = (f"{end(r['course / cuDNN'] for r in rows):.2f}" for end in (min, max))
         words += f", {low if low == high else f'{low} to {high}'} times cuDNN"

@@ -11,7 +11,16 @@ _BASE = "base = torch.where(largest == -torch.inf, 0.0, largest)  # -inf - -inf 
 _PARTS = "parts = torch.where(empty[..., None], 0.0, outs)  # 0 times NaN is NaN"
 _WEIGHTS = "weights = torch.exp(lses - base)  # [S, B, H], 0 for a part without keys"
 _TOTAL = "total = weights.sum(dim=0)"
+_LARGEST = "largest = lses.amax(dim=0)"
+_HEAD = "def merge_partial_attention(outs, lses):\n    "
 _DIVIDED = " / torch.where(total == 0, 1.0, total)[..., None]"
+_AVERAGED = "The parts were averaged as if each had seen the same: a part with larger scores weighs more. Its weight is exp of its log-sum-exp."
+_LOGARITHMS = "The outputs were weighted by the log-sum-exps themselves. They are logarithms: the weights are their exponentials."
+_OVERFLOWS = "Right for small log-sum-exps: nothing was subtracted before exp, and exp(300) does not fit float32, exp(-300) rounds to 0."
+_EMPTY = (
+    "Parts without keys need two lines: the NaN that one may hold is weighed with 0, and 0 times NaN is NaN, so leave its output out; and a row that no part "
+    "has keys for has weights 0 / 0, where 0 is due."
+)
 
 
 def _given(g: torch.Generator, s: int, b: int, h: int, d: int, spread: float = 1.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -24,6 +33,12 @@ def _some_empty(g: torch.Generator) -> tuple[Tensor, Tensor]:
     lses[:, 0, 0], lses[0, 0, 1] = -INF, -INF
     outs[0, 0, 1] = torch.nan
     return outs, lses
+
+
+def _far_apart(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Each row has a base of its own, hundreds from the next: relative to the largest of all rows nothing would be left of the others."""
+    outs, lses = _given(g, 4, 2, 3, 5, 2.0)
+    return outs, lses + torch.tensor([[-300.0, 0.0, 300.0], [300.0, -300.0, 0.0]])
 
 
 def by_logsumexp(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +70,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("5 parts, 2 sequences, 3 heads", _given(g, 5, 2, 3, 7, 3.0), axes=AXES),
         Probe("rows without keys: in one part, in all", _some_empty(g), axes=AXES),
         Probe("log-sum-exps around +300", _given(g, 4, 1, 3, 5, 2.0, 300.0), axes=AXES),
-        Probe("log-sum-exps around -300", _given(g, 4, 1, 3, 5, 2.0, -300.0), axes=AXES),
+        Probe("rows at log-sum-exps of -300, 0 and 300", _far_apart(g), axes=AXES),
         Probe("one part", _given(g, 1, 2, 2, 4), axes=AXES),
         Probe("log-sum-exps 200 apart", _given(g, 3, 2, 2, 5, 100.0), axes=AXES, diagnose=False),
         Probe("float64 in, float64 out", tuple(x.double() for x in _given(g, 3, 1, 2, 4)), axes=AXES, diagnose=False),
@@ -90,19 +105,25 @@ MERGE_PARTIAL_ATTENTION = Check(
     mutants=(
         Mutant(
             "plain-average",
-            "The parts were averaged as if each had seen the same: a part with larger scores weighs more. Its weight is exp of its log-sum-exp.",
+            _AVERAGED,
             edits=(
                 (_WEIGHTS, "weights = torch.where(empty, 0.0, torch.ones_like(lses))"),
                 ("base + torch.log(total)", "torch.logsumexp(lses, dim=0)"),
             ),
         ),
+        Mutant("mean", _AVERAGED, body=f"{_HEAD}return outs.mean(dim=0), torch.logsumexp(lses, dim=0)\n"),
         Mutant(
             "weights-not-exp",
-            "The outputs were weighted by the log-sum-exps themselves. They are logarithms: the weights are their exponentials.",
+            _LOGARITHMS,
             edits=(
                 ("out = (weights[..., None]", "out = (torch.where(empty, 0.0, lses)[..., None]"),
                 (_DIVIDED, " / torch.where(empty, 0.0, lses).sum(dim=0)[..., None]"),
             ),
+        ),
+        Mutant(
+            "weights-not-exp-nor-empty",
+            _LOGARITHMS,
+            body=f"{_HEAD}return (lses[..., None] * outs).sum(dim=0) / lses.sum(dim=0)[..., None], torch.logsumexp(lses, dim=0)\n",
         ),
         Mutant(
             "not-divided",
@@ -111,8 +132,24 @@ MERGE_PARTIAL_ATTENTION = Check(
         ),
         Mutant(
             "no-shift",
-            "Right for small log-sum-exps: nothing was subtracted before exp, and exp(300) does not fit float32, exp(-300) rounds to 0.",
+            _OVERFLOWS,
             edits=((_BASE, "base = torch.zeros_like(largest)"),),
+        ),
+        Mutant(
+            "no-shift-nor-empty",
+            f"{_OVERFLOWS} {_EMPTY}",
+            edits=((_BASE, "base = torch.zeros_like(largest)"), (_PARTS, "parts = outs"), (_DIVIDED, " / total[..., None]")),
+        ),
+        Mutant(
+            "largest-of-all",
+            "Right where all rows lie alike: the largest was taken over all rows at once, and next to it the exponentials of a row far below round to 0. Every "
+            "row has a largest of its own: over dimension 0 alone.",
+            edits=((_LARGEST, "largest = lses.max().expand_as(lses[0])"),),
+        ),
+        Mutant(
+            "exp2-of-natural",
+            "The weights are powers of 2: the log-sum-exps are natural logarithms, so it is exp that undoes them.",
+            edits=((_WEIGHTS, _WEIGHTS.replace("torch.exp(", "torch.exp2(")),),
         ),
         Mutant(
             "lse-forgets-shift",
@@ -128,6 +165,11 @@ MERGE_PARTIAL_ATTENTION = Check(
             "lse-summed",
             "The output is right; the log-sum-exps were added. It is their exponentials that add up.",
             edits=(("base + torch.log(total)", "lses.sum(dim=0)"),),
+        ),
+        Mutant(
+            "lse-without-log",
+            "The output is right; in lse stands the sum of the weights. Its logarithm is due, and the largest, relative to which they were summed.",
+            edits=(("base + torch.log(total)", "total"),),
         ),
         Mutant(
             "lse-base-2",
@@ -148,6 +190,32 @@ MERGE_PARTIAL_ATTENTION = Check(
             "reads-empty-part",
             "Right, except where a part without keys holds NaN: its weight is 0, and 0 times NaN is NaN. Leave its output out.",
             edits=((_PARTS, "parts = outs"),),
+        ),
+        Mutant(
+            "empty-parts-count",
+            f"Right, except for parts without keys. {_EMPTY}",
+            edits=((_PARTS, "parts = outs"), (_DIVIDED, " / total[..., None]")),
+        ),
+        Mutant(
+            "nan-replaced-last",
+            "Right, except where a part without keys holds NaN: NaN was replaced when the sum was made, and the shares of the other parts went with it. "
+            "Replace what stands in the empty part before it is weighed.",
+            edits=((_PARTS, "parts = outs"), (_DIVIDED, f"{_DIVIDED}\n    out = out.nan_to_num(0.0)")),
+        ),
+        Mutant(
+            "empty-lse",
+            "Right, except where no part has keys: its lse is -inf, the logarithm of a sum of 0. Only the division has to be spared from the 0.",
+            edits=(("base + torch.log(total)", "base + torch.log(torch.where(total == 0, 1.0, total))"),),
+        ),
+        Mutant(
+            "empty-lse-finite",
+            "Right, except where no part has keys: its lse has to be -inf, not a very large negative number. Whoever merges further must see that it is empty.",
+            edits=((_BASE, "base = largest.clamp(min=-1e30)"), ("torch.log(total)", "torch.log(total.clamp(min=1e-9))")),
+        ),
+        Mutant(
+            "softmax-over-heads",
+            "The shares add up to 1 over the heads, not over the parts: the parts are dimension 0.",
+            body=f"{_HEAD}return (torch.softmax(lses, dim=-1)[..., None] * outs).sum(dim=0), torch.logsumexp(lses, dim=0)\n",
         ),
         Mutant(
             "over-heads",

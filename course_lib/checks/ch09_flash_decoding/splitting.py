@@ -66,7 +66,9 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("5 heads share 1, 130 keys in 2 splits, rising scores", given(g, 1, 5, 1, 130, 24, (130,), 2, 9.0), axes=AXES),
         Probe("more splits than keys: 5 keys in 4 splits, 2 heads of their own", given(g, 1, 2, 2, 9, 17, (5,), 4), axes=AXES),
         Probe("one split, scale = 0.3", given(g, 2, 4, 2, 40, 19, (40, 33), 1), {"scale": 0.3}, axes=AXES),
-        Probe("the K cache alone transposed in memory, 37 of 40 keys", given(g, 1, 2, 1, 40, 18, (37,), 2), layout="mixed", axes=AXES, diagnose=False),
+        Probe(
+            "the K cache alone transposed in memory, 37 of 40 keys", given(g, 1, 2, 1, 40, 18, (37,), 2), layout="mixed", axes=AXES, diagnose=False
+        ),
         Probe("transposed in memory, 6 heads share 2, 71 of 75 keys", given(g, 1, 6, 2, 75, 23, (71,), 2), layout="transposed", axes=AXES),
         Probe("float16, 8 heads share 2", given(g, 1, 8, 2, 60, 32, (60,), 2, dtype=half), axes=AXES, diagnose=False),
         Probe("20 heads share 1", given(g, 1, 20, 1, 40, 16, (37,), 2), axes=AXES, diagnose=False),
@@ -112,6 +114,7 @@ SPLIT_KV_DECODE = Check(
         no_copies(WITH_STRIDES),
     ),
     mutants=(
+        sentences.strides_of_k(),  # first: it shows on a single probe, and whatever stands before it is tried there too
         Mutant(
             "chunk-rounds-down",
             "The chunk was rounded down: the keys that are left over belong to no split. Round up with tl.cdiv.",
@@ -177,6 +180,27 @@ SPLIT_KV_DECODE = Check(
             edits=(('row_max = tl.full([BLOCK_M], -float("inf"), tl.float32)', "row_max = tl.full([BLOCK_M], -1e30, tl.float32)"),),
         ),
         Mutant(
+            "empty-lse-zero",
+            "Right, except for parts without keys: their lse is -inf, and 0 says that they saw one key with a score of 0. Only the division has to be spared from "
+            "a row_sum of 0.",
+            edits=((_LSE, "tl.where(row_max == -float('inf'), 0.0, row_max) + tl.log(row_sum)"),),
+        ),
+        Mutant(
+            "whole-tiles",
+            "The splits were cut at whole tiles, as the course's own kernel cuts them. Here a chunk is counted in keys: ceil(length / splits).",
+            edits=((_CHUNK, "chunk = tl.cdiv(tl.cdiv(length, BLOCK_N), tl.num_programs(0)) * BLOCK_N"),),
+        ),
+        Mutant(
+            "groups-overlap",
+            "The groups overlap: K/V head h was given the query heads from h on. Before its group come h groups of GROUP heads each.",
+            edits=((_HEADS, "heads = h + rows"),),
+        ),
+        Mutant(
+            "lse-of-another-head",
+            "The outputs are right; the log-sum-exps of all groups were stored at the first heads. Row r is head h * GROUP + r in both stores.",
+            edits=(("tl.store(lses_row + heads * lses_sh", "tl.store(lses_row + rows * lses_sh"),),
+        ),
+        Mutant(
             "heads-interleaved",
             "Query head i was given K/V head i % H_KV. Neighbours share: the heads of K/V head h are h * GROUP and the ones after it.",
             edits=((_HEADS, "heads = h + tl.num_programs(1) * rows"),),
@@ -194,11 +218,22 @@ SPLIT_KV_DECODE = Check(
         *sentences.rescaling(),
         *sentences.scaling("new_max")[:3],
         sentences.no_other(),
-        sentences.tail_counted((_HIDDEN, "scores = scores + 0.0\n")),
-        *sentences.moving()[:1],
+        Mutant(
+            "tail-counted",
+            "Right where a split ends with a tile, wrong elsewhere: the lanes past its last key were loaded as 0, so their score is 0, and a score of 0 weighs "
+            "exp(0 - row_max). They need a score of -inf.",
+            edits=((_HIDDEN, "scores = scores + 0.0\n"),),
+        ),
+        *sentences.moving()[::2],
         sentences.second_product_rounded(),
-        sentences.strides_of_k(),
-        sentences.outside(("mask=rows < GROUP)\n", "mask=rows >= 0)\n")),
+        Mutant(
+            "no-mask",
+            "On a GPU this reads or overwrites whatever lies there, or ends the program. The usual causes: rows >= GROUP not masked in the load of Q or in one of "
+            "the stores, keys from the split's end on not masked in the loads of K and V, dims >= D not masked in any of them, an index multiplied by the wrong "
+            "stride, or axes of the grid exchanged: they are splits, K/V heads, sequences.",
+            edits=(("mask=rows < GROUP)\n", "mask=rows >= 0)\n"),),
+            rule="out-of-range",
+        ),
         Mutant(
             "grid-without-splits",
             "Only the first split has programs: the grid needs all three, splits, K/V heads and sequences.",
