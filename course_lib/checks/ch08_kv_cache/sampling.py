@@ -177,6 +177,17 @@ SAMPLE_TOKEN = Check(
             edits=((_CROSSING, "(before + probs > top_p) & (before > 0)"),),
         ),
         Mutant(
+            "crossing-dropped-all",
+            "Only tokens whose running sum stays within top_p were kept: the one that crosses it is missing, and where the first alone crosses it nothing is "
+            "left. Keep a token while the sum *before* it is below top_p.",
+            edits=((_CROSSING, "before + probs > top_p"),),
+        ),
+        Mutant(
+            "sorted-upwards",
+            "The tokens were sorted upwards: top_p kept the least probable first, and so nearly all of them. Most probable first: descending=True.",
+            edits=((".sort(dim=-1, descending=True)", ".sort(dim=-1)"),),
+        ),
+        Mutant(
             "one-too-many",
             "One token too many was kept: the one after the token that crosses top_p. Once the sum has reached top_p, stop.",
             edits=((_CROSSING, "(before - probs.roll(1, -1) >= top_p) & (torch.arange(probs.shape[-1]) > 1)"),),
