@@ -111,6 +111,11 @@ MAX_BATCH_SIZE = Check(
             "max(0, (2 * (memory_bytes - weight_bytes - reserve) + one) // (2 * one))",
         ),
         _mutant(
+            "rounded-to-nearest-below-0",
+            "Rounded to the nearest whole number, and below 0 where the weights do not fit. Round down, and never below 0.",
+            "round((memory_bytes - weight_bytes - reserve) / one)",
+        ),
+        _mutant(
             "a-fraction",
             "A fraction of a sequence does not run: round down to a whole number.",
             "max(0.0, (memory_bytes - weight_bytes - reserve) / one)",

@@ -216,6 +216,26 @@ SAMPLE_TOKEN = Check(
             ),
         ),
         Mutant(
+            "top-p-then-exactly-k",
+            "top_p looked at the probabilities of all tokens, and top_k then cut the sorted list. First top_k, with all that equal the k-th largest; what it "
+            "leaves is renormalised; top_p cuts that.",
+            body="def sample_token(logits, u, temperature=1.0, top_k=None, top_p=1.0):\n    if temperature == 0:\n        return logits.argmax(-1)\n"
+            "    probs, ids = (logits / temperature).softmax(-1).sort(-1, descending=True)\n    before = probs.cumsum(-1) - probs\n"
+            "    probs = probs.masked_fill((before >= top_p) & (before > 0), 0.0)\n    if top_k is not None:\n        probs[:, top_k:] = 0.0\n"
+            "    running = probs.cumsum(-1)\n    place = (running <= u[:, None] * running[:, -1:]).sum(-1)\n"
+            "    return ids.gather(-1, torch.minimum(place, (probs > 0).sum(-1) - 1)[:, None])[:, 0]\n",
+        ),
+        Mutant(
+            "logits-changed",
+            "`logits` was changed in place (`/=` does that): whoever calls this may still need it. Make a new tensor.",
+            edits=(("scores = logits / temperature", "scores = logits.div_(temperature)"),),
+        ),
+        Mutant(
+            "int32",
+            "Token ids are int64 in torch: that is what an embedding and `gather` take.",
+            edits=(("torch.minimum(place, last))[:, 0]", "torch.minimum(place, last))[:, 0].int()"),),
+        ),
+        Mutant(
             "temperature-multiplied",
             "The logits were multiplied by the temperature. They are divided: a temperature above 1 makes the distribution flatter.",
             edits=(("logits / temperature", "logits * temperature"),),
