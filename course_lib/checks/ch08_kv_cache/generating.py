@@ -47,7 +47,7 @@ def cut_at_eos(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: int, e
 
 def _table(g: torch.Generator, prompt: list[int], steps: int, choose: int | None = None, zero: int | None = None) -> tuple[Tensor, list[int]]:
     """A model [2, V, V] that writes `steps` different tokens after this prompt, none of them the prompt's last one, 0 at place `zero` or nowhere; and those."""
-    for _ in range(20000 if zero is not None else 2000):
+    for _ in range(2000):
         table = normal(g, 2, V, V)
         new = token_by_token(table, torch.tensor([prompt]), len(prompt) + steps, steps, None, choose)[1][len(prompt) : -2].tolist()
         if len({*new, 0, prompt[-1]}) == steps + (2 if zero is None else 1) and (zero is None or new[zero] == 0):
@@ -62,7 +62,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         name: str, prompt: list[int], new: int, stop: int | None = None, choose: int | None = None, eos: int | None = None, diagnose: bool = True,
         zero: int | None = None,
     ):  # fmt: skip
-        table, written = _table(g, prompt, 5, choose, zero)
+        table, written = _table(g, prompt, 5 if zero is None else zero + 1, choose, zero)
         ends = written[stop] if stop is not None else eos
         given = {key: value for key, value in (("eos", ends), ("choose", choose)) if value is not None}
         probes.append(Probe(name, (table, torch.tensor([prompt]), len(prompt) + new, new), given, axes=axes, diagnose=diagnose))
