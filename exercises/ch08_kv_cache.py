@@ -113,7 +113,7 @@ def decode_step_time(
     raise NotImplementedError("decode_step_time (chapter 08) is not written yet")
 
 
-# %% exercise sample_token | more | 20 minutes | 4 points | torch
+# %% exercise sample_token | more | 25 minutes | 4 points | torch
 def sample_token(
     logits: Tensor, u: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:
@@ -135,7 +135,7 @@ def sample_token(
     raise NotImplementedError("sample_token (chapter 08) is not written yet")
 
 
-# %% exercise generate | core | 20 minutes | 3 points | torch
+# %% exercise generate | core | 15 minutes | 3 points | torch
 def generate(
     model: Callable, tokens: Tensor, cache: object, max_new_tokens: int,
     eos: int | None = None, choose: Callable[[Tensor], Tensor] | None = None,
@@ -156,4 +156,4 @@ def generate(
     raise NotImplementedError("generate (chapter 08) is not written yet")
 
 
-# as generated: top 3f41a861d08f, rope_cos_sin ca115485fae8, apply_rope 5ffc311f1e1a, attend_with_cache 371a52afc24e, kv_cache_bytes 8d3225ea9dcb, max_batch_size 1a623fc02c78, decode_step_time ab6f779a4574, sample_token 394d75de2580, generate e43df004e9d0
+# as generated: top 3f41a861d08f, rope_cos_sin ca115485fae8, apply_rope 5ffc311f1e1a, attend_with_cache 371a52afc24e, kv_cache_bytes 8d3225ea9dcb, max_batch_size 1a623fc02c78, decode_step_time ab6f779a4574, sample_token 2b1d6847a910, generate 0aa8b472592f

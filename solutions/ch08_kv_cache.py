@@ -163,7 +163,7 @@ def decode_step_time(
     # end
 
 
-# %% exercise sample_token | more | 20 minutes | 4 points | torch
+# %% exercise sample_token | more | 25 minutes | 4 points | torch
 # hint: After each of the three cuts: do the probabilities that are left still add up to 1, and does the next step look at them?
 # hint: Divide by the temperature; hide all but the k largest logits; softmax; sort downwards and keep a token while the sum *before* it is below top_p; divide by what is left. A running sum of that, and u says where to stop.
 # hint: before = ordered.cumsum(-1) - ordered; keep = before < top_p. To draw: the token is the number of running sums that are <= u * (the last running sum).
@@ -202,7 +202,7 @@ def sample_token(
     # end
 
 
-# %% exercise generate | core | 20 minutes | 3 points | torch
+# %% exercise generate | core | 15 minutes | 3 points | torch
 # hint: How many tokens does the model have to read in the first call, and how many in every later one?
 # hint: Prefill: the whole prompt in one call; the last row of logits is the first choice. Then each chosen token goes in alone, and the cache remembers the rest. The last token that you write need not go in.
 # hint: logits = model(tokens, cache=cache)[:, -1]; loop: chosen = choose(logits); append; stop at eos or at max_new_tokens; logits = model(chosen[:, None], cache=cache)[:, -1].

@@ -37,17 +37,17 @@ def test_every_figure_is_uncrowded_and_says_numbers(name):
 def test_titles_are_computed():
     assert "21 keys and values computed without a cache, 6 with one" in DRAWINGS["opening"]().title
     assert "by 0.5 at most" in DRAWINGS["rope_scores"]().title
-    assert "160 tokens: 4.5 s without a cache, 0.8 s with a cache" in DRAWINGS["total_time"]().title
-    assert "120 ms to the first token, 6 ms to each" in DRAWINGS["token_times"]().title
+    assert "160 tokens: 4.5 s without a cache, 0.8 s with a cache; the last 40 took 4.7 and 1 times as long" in DRAWINGS["total_time"]().title
+    assert "Prompt of 512: 120 ms to the first token, 6 ms to each" in DRAWINGS["token_times"]().title
     assert "8 sequences at a time write 4 times" in DRAWINGS["batching"]().title
     assert "512 KiB" in DRAWINGS["cache_a_token"]().title
     assert "3 (temperature 1), 2 (top_k 2)" in DRAWINGS["laws"]().title
     assert "too much" in [t.get_text().split(" 9")[0] for t in DRAWINGS["memory_bar, too much"]().figure.texts]
 
 
-def test_exponent():
-    assert figures.exponent([1, 2, 4, 8, 16], [1, 4, 16, 64, 256]) == pytest.approx(2)
-    assert figures.exponent(range(1, 9), [3 * n for n in range(1, 9)]) == pytest.approx(1)
+def test_last_over_first():
+    assert figures.last_over_first([2.0] * 12) == pytest.approx(1)
+    assert figures.last_over_first(range(1, 9)) == pytest.approx(15 / 3)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_exponent():
         (lambda: figures.opening(1), "steps"),
         (lambda: figures.opening(9), "at most 8"),
         (lambda: figures.rope_scores([0, 1], {"a": [1]}), "one score a distance"),
-        (lambda: figures.exponent([1, 2, 3], [1, 2, 3]), "four points"),
+        (lambda: figures.last_over_first([1, 2, 3]), "eight steps"),
         (lambda: figures.total_time({"a": [1, 2]}), "two ways"),
         (lambda: figures.token_times({"a": [1, 2]}), "three times"),
         (lambda: figures.batching([1, 2], [1, 2], [1, 2]), "three batches"),

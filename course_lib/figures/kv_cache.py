@@ -100,48 +100,48 @@ def rope_scores(distances: Sequence[int], scores: Mapping[str, Sequence[float]],
 # ---------------------------------------------------------------- time
 
 
-def exponent(n: Sequence[float], values: Sequence[float]) -> float:
-    """The power of n as which values grow, fitted over the upper half of n."""
-    x, y = row(n, "n"), row(values, "values")
-    if x.size < 4 or x.size != y.size or (x <= 0).any() or (y <= 0).any():
-        raise ValueError("exponent: it needs at least four points, all above 0")
-    upper = x >= x.max() / 2
-    return float(np.polyfit(np.log(x[upper]), np.log(y[upper]), 1)[0])
+def last_over_first(seconds: Sequence[float]) -> float:
+    """How many times as long the last quarter of the steps took as the first quarter: 1 where every step costs the same."""
+    x = row(seconds, "seconds")
+    if x.size < 8 or (x <= 0).any():
+        raise ValueError("last_over_first: it needs at least eight steps, all above 0")
+    quarter = x.size // 4
+    return float(x[-quarter:].sum() / x[:quarter].sum())
 
 
 def total_time(steps: Mapping[str, Sequence[float]], title: str | None = None) -> Picture:
-    """Seconds of every step, by way of writing; drawn is the time so far, on log axes, with its fitted exponent."""
-    sums = {name: np.cumsum(row(values, name)) for name, values in steps.items()}
-    if len(sums) < 2 or len({v.size for v in sums.values()}) != 1:
+    """Seconds of every step, by way of writing; drawn is the time so far: a straight line where every step costs the same."""
+    each = {name: row(values, name) for name, values in steps.items()}
+    if len(each) < 2 or len({v.size for v in each.values()}) != 1:
         raise ValueError("total_time needs two ways or more, each with the seconds of the same number of steps")
-    n = np.arange(1, next(iter(sums.values())).size + 1)
-    grows = {name: exponent(n, values) for name, values in sums.items()}
+    sums, grows = {name: np.cumsum(v) for name, v in each.items()}, {name: last_over_first(v) for name, v in each.items()}
+    n = np.arange(next(iter(each.values())).size + 1)
     slow, fast = (choose(sums, key=lambda name: sums[name][-1]) for choose in (max, min))
+    quarter = n[-1] // 4
     title = title or (
-        f"{n[-1]} tokens: {number(sums[slow][-1], 2)} s {slow}, {number(sums[fast][-1], 2)} s {fast}; "
-        f"the time grows as n to the {grows[slow]:.1f} and to the {grows[fast]:.1f}"
+        f"{n[-1]} tokens: {number(sums[slow][-1], 2)} s {slow}, {number(sums[fast][-1], 2)} s {fast}; the last {quarter} took "
+        f"{number(grows[slow], 2)} and {number(grows[fast], 2)} times as long as the first {quarter}"
     )
     with Card(title, height=3.4) as card:
-        ax = card.axes(0.95, 0.62, WIDTH - 3.45, 2.65)
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
-        first = min(8, n[-1] // 4)
+        ax = card.axes(0.95, 0.62, WIDTH - 3.0, 2.65)
         ends = []
         for (name, values), (colour, dash) in zip(sums.items(), ((K, "-"), (V, _DASHED), (MUTED, _DOTTED)), strict=False):
-            ax.plot(n[first - 1 :], values[first - 1 :], color=colour, linestyle=dash, linewidth=2, zorder=3)
-            ends.append((n[-1], values[-1], f"{name}: n to the {grows[name]:.2f}", colour))
-        ax.set_xlim(first, n[-1])
+            ax.plot(n, (0, *values), color=colour, linestyle=dash, linewidth=2, zorder=3)
+            ends.append((n[-1], values[-1], f"{name}: {number(values[-1], 2)} s", colour))
+        ax.set_xlim(0, n[-1])
+        ax.set_ylim(0, 1.04 * sums[slow][-1])
         label_ends(ax, ends, gap=0.22)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{round(x):,}"))
-        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_minor_locator(NullLocator())
         ax.set_xlabel("tokens written")
-        ax.set_ylabel("seconds so far")
+        ax.set_ylabel("time so far (s)")
         ax.grid(axis="y")
-        told = " ".join(f"{name}: {number(values[-1])} s in the end, growing as n to the {grows[name]:.2f}." for name, values in sums.items())
-        return card.picture(f"Time to write up to {n[-1]} tokens, log axes. {told}")
+        told = " ".join(
+            f"{name}: {number(values[-1], 2)} s in the end; the last {quarter} tokens took {number(grows[name], 2)} times as long as the first {quarter}."
+            for name, values in sums.items()
+        )
+        return card.picture(f"Time to write up to {n[-1]} tokens. {told}")
 
 
 def token_times(times: Mapping[str, Sequence[float]], title: str | None = None) -> Picture:
@@ -151,7 +151,7 @@ def token_times(times: Mapping[str, Sequence[float]], title: str | None = None) 
         raise ValueError("token_times draws one to four prompts, each with at least three times above 0")
     longest = list(ms)[-1]
     title = title or (
-        f"{longest}: {number(ms[longest][0], 2)} ms to the first token, {number(float(np.median(ms[longest][1:])), 2)} ms to each of the others"
+        f"{longest[:1].upper()}{longest[1:]}: {number(ms[longest][0], 2)} ms to the first token, {number(float(np.median(ms[longest][1:])), 2)} ms to each of the others"
     )
     with Card(title, height=3.2) as card:
         ax = card.axes(0.95, 0.6, WIDTH - 3.35, 2.5)
@@ -166,7 +166,7 @@ def token_times(times: Mapping[str, Sequence[float]], title: str | None = None) 
         ax.set_ylim(min(v.min() for v in ms.values()) / 1.8, max(v.max() for v in ms.values()) * 1.8)
         label_ends(ax, ends, gap=0.22)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
         ax.set_xlabel("token (the large mark is the first: the prefill)")
@@ -193,7 +193,7 @@ def batching(batches: Sequence[int], measured: Sequence[float], bound: Sequence[
         label_ends(ax, [(n[-1], got[-1], "measured", OUTPUT), (n[-1], most[-1], named, INK)], gap=0.22)
         ax.set_xticks(n)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{round(x):,}"))
-        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{round(y):,}" if y >= 1 else number(y)))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_minor_locator(NullLocator())

@@ -37,7 +37,7 @@ def state(model: str = "Llama-3-8B", gpu: str | Machine = "H200", tokens: int = 
         f"Prefill: {number(found['prefill'].intensity)} FLOPs a byte, at least {duration(seconds['prefill'])}. Decode: "
         f"{number(found['decode'].intensity)} FLOPs a byte, at least {duration(seconds['decode'])} a step, at most "
         f"{number(batch / seconds['decode'])} tokens a second; cache: {number(100 * one.cache_bytes(tokens, batch, each) / found['decode'].bytes)} % "
-        "of its bytes."
+        f"of its bytes. Small dots: the step at batch {BATCHES[0]} to {BATCHES[-1]:,}."
     )
     low, high = min(_LOW, roofline.ridge(machine, dtype) / 100), max(_HIGH, roofline.ridge(machine, dtype) * 10)
     with Card(title, height=3.7, note=note) as card:

@@ -78,6 +78,17 @@ APPLY_ROPE = Check(
             "    return torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)\n",
         ),
         Mutant(
+            "interleaved-every-second-angle",
+            "Neighbours were paired: (0, 1), (2, 3), ..., and every second entry of the tables was taken for them. Here the pairs are (i, i + D / 2), in x and in the tables.",
+            body="def apply_rope(x, cos, sin):\n    a, b = x[..., 0::2], x[..., 1::2]\n    c, s = cos[..., 0::2], sin[..., 0::2]\n"
+            "    return torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)\n",
+        ),
+        Mutant(
+            "written-as-neighbours",
+            "The right numbers in the wrong places: the two of a pair were written side by side. They belong where they came from, at i and i + D / 2.",
+            body=_HEAD + "    return torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)\n",
+        ),
+        Mutant(
             "turned-back",
             "Everything turned the other way round: the minus stands at the wrong half. Check with [1, 0] and 90 degrees: [0, 1] is right, [0, -1] is the "
             "other direction.",
@@ -97,6 +108,16 @@ APPLY_ROPE = Check(
             "halves-not-exchanged",
             "The halves were not exchanged: each number was mixed with itself. The new a needs the old b, and the new b the old a.",
             edits=(("(-x[..., half:], x[..., :half])", "(-x[..., :half], x[..., half:])"),),
+        ),
+        Mutant(
+            "halves-stay-minus-below",
+            "The halves were not exchanged, and the second one was negated: a quarter turn takes (a, b) to (-b, a).",
+            edits=(("(-x[..., half:], x[..., :half])", "(x[..., :half], -x[..., half:])"),),
+        ),
+        Mutant(
+            "no-quarter-turn",
+            "x was multiplied by cos + sin: each number was mixed with itself. The sine belongs to the other number of the pair, once with a minus.",
+            edits=(("x * cos + turned * sin", "x * cos + x * sin"),),
         ),
         Mutant(
             "cos-and-sin-exchanged",

@@ -13,16 +13,21 @@ HARNESS = '''\
 import torch
 
 def run(subject, q, k_new, v_new, k_cache, v_cache, lengths):
-    """(refused, out, k_cache, v_cache): the caches as the answer left them; where it refused, out is zeros."""
+    """(raised, out, k_cache, v_cache): the caches as the answer left them; where it raised, out is zeros.
+
+    Where the tokens do not fit, any error is told by its name; elsewhere only a ValueError is, and others come through.
+    """
     k, v = k_cache.clone(), v_cache.clone()
     try:
         out = subject(q, k_new, v_new, k, v, lengths)
-    except ValueError:
-        return True, torch.zeros_like(q), k, v
-    return (False, out, k, v) if isinstance(out, torch.Tensor) else out
+    except Exception as error:
+        if not isinstance(error, ValueError) and int(lengths.max()) + q.shape[2] <= k.shape[2]:
+            raise
+        return "ValueError" if isinstance(error, ValueError) else type(error).__name__, torch.zeros_like(q), k, v
+    return ("nothing", out, k, v) if isinstance(out, torch.Tensor) else out
 '''
 
-Seen = tuple[bool, Tensor, Tensor, Tensor]
+Seen = tuple[str, Tensor, Tensor, Tensor]
 
 
 def one_sequence_at_a_time(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor) -> Seen:
@@ -30,7 +35,7 @@ def one_sequence_at_a_time(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Ten
     (B, H, N, D), (H_KV, N_MAX) = q.shape, k_cache.shape[1:3]
     k, v, out = k_cache.clone(), v_cache.clone(), torch.zeros_like(q)
     if int(lengths.max()) + N > N_MAX:
-        return True, out, k, v
+        return "ValueError", out, k, v
     for b in range(B):
         held = int(lengths[b])
         k[b, :, held : held + N], v[b, :, held : held + N] = k_new[b], v_new[b]
@@ -40,33 +45,33 @@ def one_sequence_at_a_time(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Ten
                 seen = held + i + 1
                 weights = torch.softmax(k[b, source, :seen] @ q[b, h, i] / D**0.5, dim=-1)
                 out[b, h, i] = weights @ v[b, source, :seen]
-    return False, out, k, v
+    return "nothing", out, k, v
 
 
-def _written(k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor) -> tuple[bool, Tensor, Tensor]:
+def _written(k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor) -> tuple[str, Tensor, Tensor]:
     k, v, N = k_cache.clone(), v_cache.clone(), k_new.shape[2]
     if int(lengths.max()) + N > k.shape[2]:
-        return True, k, v
+        return "ValueError", k, v
     for b, held in enumerate(lengths.tolist()):
         k[b, :, held : held + N], v[b, :, held : held + N] = k_new[b], v_new[b]
-    return False, k, v
+    return "nothing", k, v
 
 
 def masked_at_once(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor) -> Seen:
-    refused, k, v = _written(k_new, v_new, k_cache, v_cache, lengths)
-    if refused:
-        return True, torch.zeros_like(q), k, v
+    raised, k, v = _written(k_new, v_new, k_cache, v_cache, lengths)
+    if raised != "nothing":
+        return raised, torch.zeros_like(q), k, v
     group, (N, D), N_MAX = q.shape[1] // k.shape[1], q.shape[2:], k.shape[2]
     keep = torch.arange(N_MAX) <= (lengths[:, None] + torch.arange(N))[:, None, :, None]
     scores = (q @ k.repeat_interleave(group, 1).mT) * D**-0.5
-    return False, torch.softmax(scores.masked_fill(~keep, -torch.inf), dim=-1) @ v.repeat_interleave(group, 1), k, v
+    return "nothing", torch.softmax(scores.masked_fill(~keep, -torch.inf), dim=-1) @ v.repeat_interleave(group, 1), k, v
 
 
 def by_exponentials(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor) -> Seen:
     """Scale first, exponentials by hand, divide last, a sequence at a time."""
-    refused, k, v = _written(k_new, v_new, k_cache, v_cache, lengths)
-    if refused:
-        return True, torch.zeros_like(q), k, v
+    raised, k, v = _written(k_new, v_new, k_cache, v_cache, lengths)
+    if raised != "nothing":
+        return raised, torch.zeros_like(q), k, v
     outs, group, (N, D) = [], q.shape[1] // k.shape[1], q.shape[2:]
     for b, held in enumerate(lengths.tolist()):
         seen = held + N
@@ -74,7 +79,7 @@ def by_exponentials(q: Tensor, k_new: Tensor, v_new: Tensor, k_cache: Tensor, v_
         scores = scores.masked_fill(torch.ones(N, seen, dtype=torch.bool).triu(held + 1), -torch.inf)
         weights = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
         outs.append(weights @ v[b, :, :seen].repeat_interleave(group, 0) / weights.sum(dim=-1, keepdim=True))
-    return False, torch.stack(outs), k, v
+    return "nothing", torch.stack(outs), k, v
 
 
 def _call(g: torch.Generator, heads: int, kv: int, n: int, d: int, n_max: int, lengths: list[int], dtype: torch.dtype = torch.float32) -> tuple:
@@ -117,13 +122,27 @@ def attend_with_cache(q, k_new, v_new, k_cache, v_cache, lengths):
     return scores.softmax(-1) @ v_cache[:, :, :end].repeat_interleave(group, 1)
 """
 
+# The plainest way to write it: a loop over sequences, slices of the cache, one mask. The holes are where the mistakes go.
+_BY_SLICES = """\
+def attend_with_cache(q, k_new, v_new, k_cache, v_cache, lengths):
+    N, N_MAX, group = q.shape[2], k_cache.shape[2], q.shape[1] // k_cache.shape[1]
+{refuse}    for b in range(len(lengths)):
+        at = {at}
+        k_cache[b, :, at : at + N] = k_new[b]
+        v_cache[b, :, at : at + N] = v_new[b]
+    keep = torch.arange(N_MAX) <= (lengths[:, None] + torch.arange(N))[:, None, :, None]
+    scores = q @ k_cache.repeat_interleave(group, 1).mT / q.shape[-1] ** 0.5
+    return scores.masked_fill(~keep, -torch.inf).softmax(-1) @ v_cache.repeat_interleave(group, 1)
+"""
+_CHECKED = "    if int(lengths.max()) + N > N_MAX:\n        raise ValueError('full')\n"
+
 ATTEND_WITH_CACHE = Check(
     exercise="attend_with_cache",
     probes=_probes,
     reference=one_sequence_at_a_time,
     baselines=(one_sequence_at_a_time, masked_at_once, by_exponentials),
     harness=HARNESS,
-    returns="a tensor, beside the caches as they are then (refused, out, k_cache, v_cache)",
+    returns="a tensor, beside the caches as they are then (raised, out, k_cache, v_cache)",
     mutants=(
         Mutant(
             "one-slot-too-far",
@@ -132,6 +151,17 @@ ATTEND_WITH_CACHE = Check(
                 ("k_cache[rows, :, slots] =", "k_cache[rows, :, (slots + 1).clamp(max=N_MAX - 1)] ="),
                 ("v_cache[rows, :, slots] =", "v_cache[rows, :, (slots + 1).clamp(max=N_MAX - 1)] ="),
             ),
+        ),
+        Mutant(
+            "slices-one-slot-too-far",
+            "The slices begin one slot too far. With lengths[b] tokens in slots 0 to lengths[b] - 1, the next free slot is lengths[b] itself.",
+            body=_BY_SLICES.format(refuse=_CHECKED, at="int(lengths[b]) + 1"),
+        ),
+        Mutant(
+            "written-at-the-first-length",
+            "Every sequence's new tokens were written behind sequence 0's length; the mask has each one's own. `lengths` holds one number a sequence, for "
+            "writing as for reading.",
+            body=_BY_SLICES.format(refuse=_CHECKED, at="int(lengths[0])"),
         ),
         Mutant(
             "one-slot-too-early",
@@ -265,6 +295,17 @@ ATTEND_WITH_CACHE = Check(
             "Where the new tokens do not fit, a ValueError was asked for, and none came: tokens were lost or written elsewhere without a word. Compare "
             "lengths[b] + N with N_MAX for every sequence.",
             edits=((_REFUSE, "slots = slots.clamp(max=N_MAX - 1)\n    if False:"),),
+        ),
+        Mutant(
+            "another-error",
+            "Where the new tokens do not fit, torch's error came out of the assignment. Compare lengths[b] + N with N_MAX for every sequence, before "
+            "anything is written, and raise a ValueError that says so.",
+            body=_BY_SLICES.format(refuse="", at="int(lengths[b])"),
+        ),
+        Mutant(
+            "asserts",
+            "An assert says no as well, but `python -O` leaves asserts out, and whoever calls this waits for a ValueError: raise one.",
+            body=_BY_SLICES.format(refuse="    assert int(lengths.max()) + N <= N_MAX\n", at="int(lengths[b])"),
         ),
         Mutant(
             "refuses-too-early",

@@ -76,6 +76,21 @@ MAX_BATCH_SIZE = Check(
             "(memory_bytes - weight_bytes - reserve) // one",
         ),
         _mutant(
+            "negative-towards-0",
+            "Where the weights do not fit, the number came out below 0. Then no sequence fits: 0.",
+            "int((memory_bytes - weight_bytes - reserve) / one)",
+        ),
+        _mutant(
+            "a-fraction-below-0",
+            "A fraction of a sequence came back, and a negative one where the weights do not fit. Round down to a whole number, and never below 0.",
+            "(memory_bytes - weight_bytes - reserve) / one",
+        ),
+        _mutant(
+            "weights-in-elements",
+            "`weight_bytes` was multiplied by `bytes_each`. It is a number of bytes already.",
+            "max(0, (memory_bytes - weight_bytes * bytes_each - reserve) // one)",
+        ),
+        _mutant(
             "at-least-one",
             "1 came back where not even one sequence fits: the answer is 0 there.",
             "max(1, (memory_bytes - weight_bytes - reserve) // one)",
@@ -94,6 +109,11 @@ MAX_BATCH_SIZE = Check(
             "rounded-to-nearest",
             "Rounded to the nearest whole number: where the fraction is above one half, the last sequence does not fit. Round down.",
             "max(0, (2 * (memory_bytes - weight_bytes - reserve) + one) // (2 * one))",
+        ),
+        _mutant(
+            "rounded-to-nearest-below-0",
+            "Rounded to the nearest whole number, and below 0 where the weights do not fit. Round down, and never below 0.",
+            "round((memory_bytes - weight_bytes - reserve) / one)",
         ),
         _mutant(
             "a-fraction",

@@ -45,12 +45,12 @@ def cut_at_eos(model: Tensor, tokens: Tensor, cache: int, max_new_tokens: int, e
     return toy.told(torch.cat((tokens, torch.tensor([new], dtype=torch.int64)), dim=1), cache, ONCE)
 
 
-def _table(g: torch.Generator, prompt: list[int], steps: int, choose: int | None = None) -> tuple[Tensor, list[int]]:
-    """A model [2, V, V] that writes `steps` different tokens after this prompt, none of them 0 or the prompt's last one; and those."""
+def _table(g: torch.Generator, prompt: list[int], steps: int, choose: int | None = None, zero: int | None = None) -> tuple[Tensor, list[int]]:
+    """A model [2, V, V] that writes `steps` different tokens after this prompt, none of them the prompt's last one, 0 at place `zero` or nowhere; and those."""
     for _ in range(2000):
         table = normal(g, 2, V, V)
         new = token_by_token(table, torch.tensor([prompt]), len(prompt) + steps, steps, None, choose)[1][len(prompt) : -2].tolist()
-        if len({*new, 0, prompt[-1]}) == steps + 2:
+        if len({*new, 0, prompt[-1]}) == steps + (2 if zero is None else 1) and (zero is None or new[zero] == 0):
             return table, new
     raise AssertionError("no such model was drawn")
 
@@ -59,9 +59,10 @@ def _probes(g: torch.Generator) -> list[Probe]:
     axes, probes = ("token",), []
 
     def add(
-        name: str, prompt: list[int], new: int, stop: int | None = None, choose: int | None = None, eos: int | None = None, diagnose: bool = True
-    ):
-        table, written = _table(g, prompt, 5, choose)
+        name: str, prompt: list[int], new: int, stop: int | None = None, choose: int | None = None, eos: int | None = None, diagnose: bool = True,
+        zero: int | None = None,
+    ):  # fmt: skip
+        table, written = _table(g, prompt, 5 if zero is None else zero + 1, choose, zero)
         ends = written[stop] if stop is not None else eos
         given = {key: value for key, value in (("eos", ends), ("choose", choose)) if value is not None}
         probes.append(Probe(name, (table, torch.tensor([prompt]), len(prompt) + new, new), given, axes=axes, diagnose=diagnose))
@@ -74,6 +75,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
     add("no new token", [3, 1, 4], 0)
     add("one new token after a prompt of 1", [6], 1, diagnose=False)
     add("choose is given, stops at eos", [7, 5], 6, stop=3, choose=1, diagnose=False)
+    add("stops at eos, which is token 0", [4, 7], 4, stop=1, zero=1, diagnose=False)
     add("a prompt of 30", [(3 * i + 1) % V for i in range(30)], 5, diagnose=False)
     return probes
 
@@ -152,6 +154,16 @@ GENERATE = Check(
             "eos-ignored",
             "Right where no eos comes. Where it does, the writing went on: look at each token once it is chosen.",
             edits=(("if eos is not None and int(chosen[0]) == eos:", "if False:"),),
+        ),
+        Mutant(
+            "eos-of-0",
+            "Right for every eos but 0, where `if eos` is false: token 0 is a token, and the one that ends this course's texts. Compare with None.",
+            edits=(("if eos is not None and int(chosen[0]) == eos:", "if eos and int(chosen[0]) == eos:"),),
+        ),
+        Mutant(
+            "prompt-twice",
+            "The prompt went into the cache twice: one call before the loop, and its first step again. The first call's logits choose the first token.",
+            edits=(("    written = [tokens]\n", "    written = [tokens]\n    if max_new_tokens:\n        model(tokens, cache=cache)\n"),),
         ),
         Mutant(
             "one-past-eos",

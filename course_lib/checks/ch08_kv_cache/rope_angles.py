@@ -81,6 +81,22 @@ ROPE_COS_SIN = Check(
             "    return a.cos(), a.sin()\n",
         ),
         _mutant(
+            "counted-from-0-in-one-row",
+            "The positions were not looked at: 0, 1, 2, ... stood in their place, one list for all sequences. While decoding the one token that comes stands at "
+            "the end of its text, and `positions` says where.",
+            f"    n = torch.arange(positions.shape[-1]).float()\n    a = n[:, None] * {_SPEEDS}\n    a = torch.cat((a, a), dim=-1)\n    return a.cos(), a.sin()\n",
+        ),
+        _mutant(
+            "pairs-from-1",
+            "The pairs were counted from 1. i runs from 0 to D / 2 - 1: pair 0 turns by theta ** 0, which is 1 radian a position.",
+            f"    a = positions[..., None].float() * {_SPEEDS} * theta ** (-2 / head_dim)\n    a = torch.cat((a, a), dim=-1)\n    return a.cos(), a.sin()\n",
+        ),
+        _mutant(
+            "pairs-to-D",
+            "i ran up to D - 1, so each of the D features has a speed of its own. There are D / 2 pairs: i stops at D / 2 - 1, and the list is written twice.",
+            "    i = torch.arange(head_dim, dtype=torch.float32)\n    a = positions[..., None].float() * theta ** (-2 * i / head_dim)\n    return a.cos(), a.sin()\n",
+        ),
+        _mutant(
             "counted-from-1",
             "Every token was turned one position too far: positions begin at 0, and `positions` already says where each stands.",
             f"    a = (positions + 1)[..., None].float() * {_SPEEDS}\n    a = torch.cat((a, a), dim=-1)\n    return a.cos(), a.sin()\n",

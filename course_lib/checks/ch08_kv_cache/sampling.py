@@ -177,6 +177,17 @@ SAMPLE_TOKEN = Check(
             edits=((_CROSSING, "(before + probs > top_p) & (before > 0)"),),
         ),
         Mutant(
+            "crossing-dropped-all",
+            "Only tokens whose running sum stays within top_p were kept: the one that crosses it is missing, and where the first alone crosses it nothing is "
+            "left. Keep a token while the sum *before* it is below top_p.",
+            edits=((_CROSSING, "before + probs > top_p"),),
+        ),
+        Mutant(
+            "sorted-upwards",
+            "The tokens were sorted upwards: top_p kept the least probable first, and so nearly all of them. Most probable first: descending=True.",
+            edits=((".sort(dim=-1, descending=True)", ".sort(dim=-1)"),),
+        ),
+        Mutant(
             "one-too-many",
             "One token too many was kept: the one after the token that crosses top_p. Once the sum has reached top_p, stop.",
             edits=((_CROSSING, "(before - probs.roll(1, -1) >= top_p) & (torch.arange(probs.shape[-1]) > 1)"),),
@@ -203,6 +214,26 @@ SAMPLE_TOKEN = Check(
             body=_by_id(
                 _TOP_K.format(scores="logits / temperature") + _TOP_P.format(probs="(logits / temperature).softmax(-1)", target="scores.softmax(-1)")
             ),
+        ),
+        Mutant(
+            "top-p-then-exactly-k",
+            "top_p looked at the probabilities of all tokens, and top_k then cut the sorted list. First top_k, with all that equal the k-th largest; what it "
+            "leaves is renormalised; top_p cuts that.",
+            body="def sample_token(logits, u, temperature=1.0, top_k=None, top_p=1.0):\n    if temperature == 0:\n        return logits.argmax(-1)\n"
+            "    probs, ids = (logits / temperature).softmax(-1).sort(-1, descending=True)\n    before = probs.cumsum(-1) - probs\n"
+            "    probs = probs.masked_fill((before >= top_p) & (before > 0), 0.0)\n    if top_k is not None:\n        probs[:, top_k:] = 0.0\n"
+            "    running = probs.cumsum(-1)\n    place = (running <= u[:, None] * running[:, -1:]).sum(-1)\n"
+            "    return ids.gather(-1, torch.minimum(place, (probs > 0).sum(-1) - 1)[:, None])[:, 0]\n",
+        ),
+        Mutant(
+            "logits-changed",
+            "`logits` was changed in place (`/=` does that): whoever calls this may still need it. Make a new tensor.",
+            edits=(("scores = logits / temperature", "scores = logits.div_(temperature)"),),
+        ),
+        Mutant(
+            "int32",
+            "Token ids are int64 in torch: that is what an embedding and `gather` take.",
+            edits=(("torch.minimum(place, last))[:, 0]", "torch.minimum(place, last))[:, 0].int()"),),
         ),
         Mutant(
             "temperature-multiplied",

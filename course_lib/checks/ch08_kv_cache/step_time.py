@@ -132,6 +132,17 @@ DECODE_STEP_TIME = Check(
             "Right for 2 bytes each: use `bytes_each`, for the weights and for the cache.",
             "max(params * 2 / bandwidth, 2 * params * batch / rate) + max(cache / bytes_each * 2 / bandwidth, flops / rate)",
         ),
+        _mutant(
+            "weights-always-fp16",
+            "The weights were taken for 2 bytes each: use `bytes_each` for them as for the cache.",
+            f"max(params * 2 / bandwidth, 2 * params * batch / rate) + {_ATTENTION}",
+        ),
+        _mutant(
+            "cache-always-fp16",
+            "The cache was taken for 2 bytes an element: use `bytes_each` for it as for the weights.",
+            f"{_MATRICES} + max(cache / bytes_each * 2 / bandwidth, flops / rate)",
+        ),
+        _mutant("tokens-a-second", "That is a rate: tokens a second. Asked is the time of one step.", f"batch / ({_MATRICES} + {_ATTENTION})"),
         _mutant("milliseconds", "That is a number of milliseconds. Return seconds.", f"1e3 * ({_MATRICES} + {_ATTENTION})"),
         _mutant(
             "a-token",
