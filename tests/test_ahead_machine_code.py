@@ -38,6 +38,14 @@ def test_what_writes_a_register():
     assert unwritten("") == []
 
 
+def test_what_a_product_reads():
+    """The address of a left operand that comes in registers is not read, that of the right one is two registers further."""
+    right = "        /*0050*/   UIADD3.64 UR22, UR18, 0x7e, URZ ;\n        /*0060*/   ULDC.64 UR18, c[0x0][0x208] ;\n"
+    assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, R64, gdesc[UR20], R24 ;") == []
+    assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR20].tnspB, R24 ;") == ["UR20", "UR21"]
+    assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, R64, gdesc[UR8].tnspB, R24 ;") == ["UR10", "UR11"]
+
+
 @pytest.mark.slow
 def test_the_disassembler_is_there(tmp_path):
     """A kernel really compiled: its machine code is read, and is whole."""

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-WIDE = {"64": 2, "128": 4}  # an instruction ending in .64 writes two registers in a row, one ending in .128 four
 UNIFORM = re.compile(r"\bUR(\d+)\b")
 
 
@@ -26,8 +25,17 @@ def unwritten(machine_code: str) -> list[str]:
         if target:
             wide = 4 if ".128" in operation else 2 if ".64" in operation or ".WIDE" in operation else 1
             written |= set(range(int(target[1]), int(target[1]) + wide))
-        read |= {int(n) for part in operands[1 if target else 0 :] for n in UNIFORM.findall(part)}
+        read |= {n for part in operands[1 if target else 0 :] for n in _read(part, operands)}
     return [f"UR{n}" for n in sorted(read - written)]
+
+
+def _read(part: str, operands: list[str]) -> set[int]:
+    """The uniform registers of one operand. A product's gdesc[UR4] is four: left operand's address in UR4 and UR5, unless it comes in registers; right's."""
+    if product := re.match(r"gdesc\[UR(\d+)\]", part):
+        first = int(product[1])
+        in_registers = operands.index(part) > 1  # HGMMA R88, R24, gdesc[UR16], ...: the left operand is R24
+        return set(range(first + 2 if in_registers else first, first + 4))
+    return {int(n) for n in UNIFORM.findall(part)}
 
 
 def unwritten_in(cubin: bytes) -> list[str]:
