@@ -29,7 +29,17 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("transposed in memory, 66 queries, 50 keys", qkv(g, 1, 1, 66, 50, 23), layout="transposed", axes=AXES, diagnose=False),
         Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 1, 64, 64, 32), axes=AXES, diagnose=False),
+        Probe("64 queries, 65 keys", qkv(g, 1, 1, 64, 65, 20), axes=AXES, diagnose=False),
     ]
+
+
+def a_key_short() -> Mutant:
+    return Mutant(
+        "ends-a-key-short",
+        "The loop ends one key short: `end` is the first key that is *not* read, so it lies one past the last key that the tile's last query sees. It shows where "
+        "that key is the first of a tile.",
+        edits=((END, END.replace("+ shift)", "+ shift - 1)")),),
+    )
 
 
 def _alignment() -> list[Mutant]:
@@ -95,6 +105,7 @@ FLASH_FORWARD_CAUSAL = Check(
     rules=(*flash(), tiles_skipped(always=True)),
     mutants=(
         *_alignment(),
+        a_key_short(),
         *empty_rows(NO_DIVIDE_GUARD),
         *sentences.rescaling(*NO_GUARDS),
         *sentences.dividing("base")[:2],
