@@ -69,12 +69,7 @@ def test_gradients_of_packed_sequences(lengths_q, lengths_k, causal):
     with traffic.counted() as launches:
         got = gradients.trained(flash_varlen_attention, *tensors, causal=causal, **more)
 
-    def trial(at_q, n_q, at_k, n_k):
-        q, dout = (variants._alone(tensors[i], at_q, n_q) for i in (0, 3))
-        k, v = (variants._alone(tensors[i], at_k, n_k) for i in (1, 2))
-        return gradients.training_trial(q, k, v, dout, causal, 0.3)
-
-    wrong, _ = trials.verdict(got, *variants.by_sequence(lengths_q, lengths_k, trial))
+    wrong, _ = trials.verdict(got, *variants.packed_training_trial(*tensors, lengths_q, lengths_k, causal, 0.3))
     assert not wrong and len(launches) == 4, wrong
 
 
