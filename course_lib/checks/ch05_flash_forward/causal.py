@@ -103,8 +103,8 @@ FLASH_FORWARD_CAUSAL = Check(
     baselines=CAUSAL,
     rules=(*flash(), tiles_skipped(always=True)),
     mutants=(
-        *_alignment(),
         a_key_short(),
+        *_alignment(),
         *empty_rows(NO_DIVIDE_GUARD),
         *sentences.rescaling(*NO_GUARDS),
         *sentences.dividing("base")[:2],

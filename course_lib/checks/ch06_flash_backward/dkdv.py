@@ -95,6 +95,11 @@ FLASH_BACKWARD_DKDV = Check(
             edits=(("grid = (triton.cdiv(N_KV, BLOCK_N), H, B)", "grid = (triton.cdiv(N_Q, BLOCK_M), H, B)"),),
         ),
         Mutant(
+            "starts-a-query-late",
+            "The loop starts one query late: key j is seen from query j - (N_KV - N_Q) on, that one included. It shows where that query is the last of a tile.",
+            edits=((FIRST, FIRST.replace("- shift)", "- shift + 1)")),),
+        ),
+        Mutant(
             "starts-on-the-diagonal",
             "Under causal=True right where N_Q = N_KV; elsewhere the loop begins at the wrong query, although the mask is right. The bound needs the shift too: key j "
             "is seen from query j - (N_KV - N_Q) on.",
@@ -115,11 +120,6 @@ FLASH_BACKWARD_DKDV = Check(
             "Under causal=True one tile too many is skipped: a tile of queries that is seen in part was left out. Round the first query that sees the first key "
             "*down* to a whole tile.",
             edits=((FIRST, "first = tl.cdiv(max(0, tl.program_id(0) * BLOCK_N - shift), BLOCK_M) * BLOCK_M"),),
-        ),
-        Mutant(
-            "starts-a-query-late",
-            "The loop starts one query late: key j is seen from query j - (N_KV - N_Q) on, that one included. It shows where that query is the last of a tile.",
-            edits=((FIRST, FIRST.replace("- shift)", "- shift + 1)")),),
         ),
         Mutant(
             "not-masked",
