@@ -8,10 +8,12 @@ import random
 import torch
 from torch import Tensor
 
-from benchmarks.gradient_trials import backward_trial, saved_rows
+from benchmarks.gradient_trials import backward_trial, saved_rows, trained, training_trial
 from benchmarks.kernel_trials import attention_trial, attention_trial_masked, mask_of
 
-WINDOW, PACKED, CHANGED = ("flash_window", "flash_window_backward"), ("flash_varlen", "flash_varlen_backward"), ("flash_score_mod",)
+WINDOW = ("flash_window", "flash_window_backward", "flash_window_attention")
+PACKED = ("flash_varlen", "flash_varlen_backward", "flash_varlen_attention")
+CHANGED = ("flash_score_mod",)
 KERNELS = (*WINDOW, *PACKED, *CHANGED)
 
 
@@ -84,6 +86,13 @@ def packed_backward_trial(q, k, v, dout, lse, delta, lengths_q, lengths_k, causa
     return by_sequence(lengths_q, lengths_k, trial)
 
 
+def packed_training_trial(q, k, v, dout, lengths_q, lengths_k, causal, scale):
+    def trial(at_q, n_q, at_k, n_k):
+        return training_trial(*(_alone(x, at, n) for x, at, n in ((q, at_q, n_q), (k, at_k, n_k), (v, at_k, n_k), (dout, at_q, n_q))), causal, scale)
+
+    return by_sequence(lengths_q, lengths_k, trial)
+
+
 def packed_rows(q, k, v, dout, lengths_q, lengths_k, causal, scale) -> tuple[Tensor, Tensor]:
     """(lse, delta) [H, T_Q] float32, as a forward pass would have left them."""
 
@@ -134,6 +143,13 @@ def prepared(case: dict, module, tensors: list[Tensor], config: dict):
         more = (*cu, *(max(one) + case["slack"] for one in lengths), causal)
         if kernel == "flash_varlen":
             return lambda: module.flash_varlen_forward(q, k, v, *more, **config), [q, k, v, *cu], packed_trial(q, k, v, *lengths, causal, scale)
+        if kernel == "flash_varlen_attention":
+            named = dict(zip(("cu_q", "cu_k", "max_q", "max_k", "causal"), more, strict=True), scale=case["scale"])
+            return (
+                lambda: trained(module.flash_varlen_attention, *tensors, **named),
+                [*tensors, *cu],
+                packed_training_trial(*tensors, *lengths, causal, scale),
+            )
         rows = packed_rows(*tensors, *lengths, causal, scale)
         return (
             lambda: module.flash_varlen_backward(*tensors, *rows, *more, **config),
@@ -153,6 +169,12 @@ def prepared(case: dict, module, tensors: list[Tensor], config: dict):
     mask = window_mask(n_q, n_kv, window, device)
     if kernel == "flash_window":
         return lambda: module.flash_window_forward(q, k, v, window, **config), [q, k, v], attention_trial_masked(q, k, v, mask, scale)
+    if kernel == "flash_window_attention":
+        return (
+            lambda: trained(module.flash_window_attention, *tensors, window=window, scale=case["scale"]),
+            tensors,
+            training_trial(*tensors, scale=scale, mask=mask),
+        )
     rows = saved_rows(*tensors, mask, scale)
     return (
         lambda: module.flash_window_backward(*tensors, *rows, window, **config),

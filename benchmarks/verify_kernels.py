@@ -25,7 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 FLASH = ("flash_forward", "flash_forward_two_tiles", "flash_forward_descriptors")
 GRADIENTS = ("attention_delta", "flash_backward_dkdv", "flash_backward_dq", "flash_attention")
-VARIANTS = ("flash_window", "flash_window_backward", "flash_varlen", "flash_varlen_backward", "flash_score_mod")
+VARIANTS = (
+    *("flash_window", "flash_window_backward", "flash_window_attention"),
+    *("flash_varlen", "flash_varlen_backward", "flash_varlen_attention"),
+    "flash_score_mod",
+)
 ATTENTION = (*FLASH, *GRADIENTS, *VARIANTS)
 OTHERS = ("vector_add", "softmax_rows", "softmax_long_rows", "rms_norm", "swiglu", "matmul")
 COUNTS = {**dict.fromkeys(ATTENTION, 2100), **dict.fromkeys(OTHERS, 400)}

@@ -59,6 +59,14 @@ class Exercise:
         return _without_comments_of_format(self.block, keep="solution")
 
     @property
+    def opening(self) -> str:
+        """How its answer begins: `def name(...)`, or `class name` with its bases."""
+        node = next(n for n in ast.parse(self.solution).body if getattr(n, "name", None) == self.name)
+        if not isinstance(node, ast.ClassDef):
+            return f"def {self.name}(...)"
+        return f"class {self.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
+
+    @property
     def stub(self) -> str:
         """The code as the learner first sees it."""
         return _with_raises(_without_comments_of_format(self.block, keep="stub"), self)

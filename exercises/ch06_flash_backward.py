@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-# %% exercise attention_grads | core | 25 minutes | 4 points | torch
+# %% exercise attention_grads | core | 20 minutes | 4 points | torch
 def attention_grads(
     q: Tensor, k: Tensor, v: Tensor, dout: Tensor, scale: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,7 +188,7 @@ def flash_backward_dq(
     return dq
 
 
-# %% exercise FlashAttention | core | 20 minutes | 4 points | triton
+# %% exercise FlashAttention | core | 15 minutes | 4 points | triton
 class FlashAttention(torch.autograd.Function):
     """Attention that autograd can train through: your kernels, forward and backward.
 
@@ -239,4 +239,4 @@ def checkpointed_memory(layers: int, segment: int, input_bytes: int, kept_bytes:
     raise NotImplementedError("checkpointed_memory (chapter 06) is not written yet")
 
 
-# as generated: top 0aad717f5924, attention_grads 19d30113004a, attention_delta 525613b06d78, flash_backward_dkdv a132a68f509f, flash_backward_dq 5c6a3fa5c93f, FlashAttention 6f4410eeca6a, checkpointed_memory b0a6788c2009
+# as generated: top 0aad717f5924, attention_grads bf6edc47e36e, attention_delta 525613b06d78, flash_backward_dkdv a132a68f509f, flash_backward_dq 5c6a3fa5c93f, FlashAttention 659cbce23ed7, checkpointed_memory b0a6788c2009

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-# %% exercise wave_efficiency | core | 10 minutes | 2 points | model
+# %% exercise wave_efficiency | core | 5 minutes | 2 points | model
 def wave_efficiency(programs: int, multiprocessors: int, per_multiprocessor: int = 1) -> float:
     """The share of a GPU's places that do work while a grid of equal programs runs.
 
@@ -27,7 +27,7 @@ def wave_efficiency(programs: int, multiprocessors: int, per_multiprocessor: int
     raise NotImplementedError("wave_efficiency (chapter 07) is not written yet")
 
 
-# %% exercise flash_forward_varlen | core | 30 minutes | 5 points | triton
+# %% exercise flash_forward_varlen | core | 35 minutes | 5 points | triton
 @triton.jit
 def flash_forward_varlen_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, cu_q_ptr, cu_k_ptr, D, scale,
@@ -196,7 +196,7 @@ def alibi_score_mod(
     raise NotImplementedError("alibi_score_mod (chapter 07) is not written yet")
 
 
-# %% exercise document_block_mask | more | 25 minutes | 4 points | torch
+# %% exercise document_block_mask | more | 30 minutes | 4 points | torch
 def document_block_mask(documents: Tensor, block_m: int, block_n: int) -> Tensor:
     """What each tile of scores is under a causal document mask: empty, partial or full.
 
@@ -216,4 +216,4 @@ def document_block_mask(documents: Tensor, block_m: int, block_n: int) -> Tensor
     raise NotImplementedError("document_block_mask (chapter 07) is not written yet")
 
 
-# as generated: top cb5ec4b24c3d, wave_efficiency ebc12f08338a, flash_forward_varlen e9c0b087c840, flash_forward_window 1a95b04d4ec7, alibi_score_mod ac14f60bf0c9, document_block_mask 580b11d58e2d
+# as generated: top cb5ec4b24c3d, wave_efficiency fc4c51cdf292, flash_forward_varlen c332fb049f7c, flash_forward_window 1a95b04d4ec7, alibi_score_mod ac14f60bf0c9, document_block_mask 3c20dcb03315

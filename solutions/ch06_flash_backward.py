@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-# %% exercise attention_grads | core | 25 minutes | 4 points | torch
+# %% exercise attention_grads | core | 20 minutes | 4 points | torch
 # hint: Walk the forward pass backwards, one line at a time. For y = a @ b, what are the gradients of a and of b, given that of y? With more queries than keys the shapes leave one way only.
 # hint: out = p @ v gives dv = p.T @ dout and dp = dout @ v.T. Softmax, row by row: a score raises its own weight and lowers all others, so from dp subtract its average under the weights p, then multiply by p. The scores were q @ k.T * scale: two products more, and the scale again.
 # hint: ds = p * (dp - (p * dp).sum(dim=-1, keepdim=True)); dq = ds @ k * scale; dk = ds.mT @ q * scale.
@@ -280,7 +280,7 @@ def flash_backward_dq(
     return dq
 
 
-# %% exercise FlashAttention | core | 20 minutes | 4 points | triton
+# %% exercise FlashAttention | core | 15 minutes | 4 points | triton
 # hint: What does backward need that forward has in its hands? Which of it could be made again, and what must be kept for that?
 # hint: Forward: call flash_forward_lse, keep q, k, v, out and lse with ctx.save_for_backward, and the two plain values as attributes of ctx. Backward: delta once, then the two kernels. It returns one thing for each input of forward; what has no gradient gets None.
 # hint: q, k, v, out, lse = ctx.saved_tensors; delta = attention_delta(out, dout); ...; return dq, dk, dv, None, None.

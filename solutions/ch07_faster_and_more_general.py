@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-# %% exercise wave_efficiency | core | 10 minutes | 2 points | model
+# %% exercise wave_efficiency | core | 5 minutes | 2 points | model
 # hint: How many programs can run at the same moment on the whole GPU?
 # hint: places = multiprocessors * per_multiprocessor run at once: one wave. The last wave takes as long as a full one, however few programs it has.
 # hint: waves = ceil(programs / places); of the waves * places that were paid for, `programs` were used.
@@ -33,7 +33,7 @@ def wave_efficiency(programs: int, multiprocessors: int, per_multiprocessor: int
     # end
 
 
-# %% exercise flash_forward_varlen | core | 30 minutes | 5 points | triton
+# %% exercise flash_forward_varlen | core | 35 minutes | 5 points | triton
 # hint: A program knows b. Which two numbers of cu_q say where the queries of sequence b begin and end in the packed tensor, and which of cu_k say it for its keys?
 # hint: Load cu_q[b] and cu_q[b + 1]: the first is where the sequence begins, their difference is N_Q; the same with cu_k for N_KV. Rows and keys count from the sequence's own beginning, so every pointer gets first * stride. The grid has to be tall enough for the longest sequence, so in shorter ones some programs have no query: their loop must not run.
 # hint: q_first = tl.load(cu_q_ptr + b).to(tl.int64); N_Q = (tl.load(cu_q_ptr + b + 1) - q_first).to(tl.int32); q_ptrs = q_ptr + (q_first + rows[:, None]) * q_st + ...; shift = N_KV - N_Q; end = N_KV, under CAUSAL min(N_KV, (tl.program_id(0) + 1) * BLOCK_M + shift), and 0 where tl.program_id(0) * BLOCK_M >= N_Q. grid = (triton.cdiv(max_q, BLOCK_M), H, B).
@@ -246,7 +246,7 @@ def alibi_score_mod(
     # end
 
 
-# %% exercise document_block_mask | more | 25 minutes | 4 points | torch
+# %% exercise document_block_mask | more | 30 minutes | 4 points | torch
 # hint: Documents never come back. What do the first and the last document number of a tile say about all that lie between?
 # hint: A tile of queries a..b and keys c..d. Something is visible if some key is not after the last query (c <= b) and the last key's document is not before the first query's. Everything is visible if no key is after the first query (d <= a) and first key and last query lie in one document.
 # hint: first_q = torch.arange(0, N, block_m); last_q = (first_q + block_m).clamp(max=N) - 1; the same for keys, unclamped for `full`; some = (first_k[None, :] <= last_q[:, None]) & (documents[last_k][None, :] >= documents[first_q][:, None]); the answer is some.long() + full.long().

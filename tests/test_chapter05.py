@@ -77,6 +77,7 @@ def test_titles_are_computed():
         (lambda: figures.requested({"a": {"W": 3}}), "tensors among"),
         (lambda: figures.io_sweep({1: {2: 3}}, {1: {4: 3}}), "the same places"),
         (lambda: figures.speeds(ROWS, head=64), "no row has D = 64"),
+        (lambda: figures.speeds([*ROWS, ROWS[0]]), "a case has two rows"),
         (lambda: tile_walk.state(1024, 16), "at most 512"),
         (lambda: tile_walk.state(block_m=24), "its sides are"),
         (lambda: tile_walk.walk(64, 64, 16, 16, True, 9), "there are 4"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import hardware, kept, oracles, tiny_transformer, traffic
+from course_lib import hardware, kept, oracles, recorded, tiny_transformer, traffic
 
 hardware.tier()  # before the kernels below import triton: without a GPU they are interpreted
 
@@ -23,6 +23,9 @@ from course_lib.earlier import (  # noqa: E402
 )
 from course_lib.figures import core  # noqa: E402
 from course_lib.figures import flash_backward as figures  # noqa: E402
+from course_lib.figures import flash_forward as forward_figures  # noqa: E402
+from course_lib.grading import catalogue, excerpt  # noqa: E402
+from course_lib.grading.mutants import by_rule  # noqa: E402
 from course_lib.grading.spec import Evidence, Probe  # noqa: E402
 from course_lib.widgets import backward_walk, training_memory  # noqa: E402
 
@@ -69,6 +72,18 @@ def test_titles_are_computed():
         "all of them fit" in training_memory.state(512, 1, 1, 64, 1).title
         and "none of them fits" in training_memory.state(131072, 96, 96, 256, 64).title
     )
+
+
+def test_the_backward_pass_is_shown_as_recorded():
+    """Of the record, the rows of the whole pass; the finding in the title is computed from them."""
+    rows = [row for row in recorded.table("flash_backward").rows if row["kernel"] == "flash_backward"]
+    picture = forward_figures.speeds(rows, what="Backward, ")
+    (row,) = [row for row in rows if (row["D"], row["causal"], row["N"]) == (128, "no", 16384)]
+    assert picture.title.startswith(f"Backward, full, N = 16,384: the course's kernels reach {row['course (TFLOP/s)']:.0f} TFLOP/s")
+    assert f"{row['course / FA3']:.2f}x FA3" in picture.title and core.crowding(picture.figure) == []
+    assert all(name in picture.alt for name in ("the course's", "FA2", "cuDNN", "FA3", "FlexAttention"))
+    with pytest.raises(ValueError, match="a case has two rows"):
+        forward_figures.speeds(recorded.table("flash_backward").rows)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +309,27 @@ def test_a_tensor_with_strides_of_its_own_is_tried(plain, name, place, other):
 
     assert said(right) is None
     assert f"{name} alone lies transposed" in said(mistaken)
+
+
+def test_a_class_is_shown_with_the_names_of_its_arguments():
+    exercise, check = catalogue.find("FlashAttention"), catalogue.checks(6)["FlashAttention"]
+    probe = check.probes(torch.Generator().manual_seed(1))[1]
+    shown = excerpt.shapes(excerpt.named(exercise, probe.args, probe.kwargs, check.harness))
+    assert [line.split()[0] for line in shown] == ["q", "k", "v", "dout", "causal"] and shown[3] == "dout [2, 2, 20, 20] float32"
+    function, kernel = catalogue.find("attention_delta"), catalogue.checks(6)["attention_delta"]
+    assert [name for name, _ in excerpt.named(function, (1, 2, 3), {}, kernel.harness)] == ["out", "dout", "argument 2"]
+    assert exercise.opening == "class FlashAttention(torch.autograd.Function)" and function.opening == "def attention_delta(...)"
+
+
+def test_an_exception_gets_only_the_sentence_that_fits_it():
+    def id_of(words):
+        mutant = by_rule(catalogue.checks(6)["FlashAttention"], "exception", words)
+        return mutant and mutant.id
+
+    assert id_of("RuntimeError: function FlashAttentionBackward returned an incorrect number of gradients (expected 5, got 3)") == "too-few"
+    assert id_of("RuntimeError: Function FlashAttentionBackward returned an invalid gradient at index 0 - got [1, 1]") == "other-order"
+    assert id_of("RuntimeError: got 2 tensors and 1 gradients") == "lse-returned"
+    assert id_of("ValueError: not enough values to unpack (expected 5, got 0)") is None
 
 
 def test_the_harness_sees_what_is_kept_and_what_is_changed():

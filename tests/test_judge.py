@@ -147,6 +147,12 @@ def test_a_kernels_mutants_take_its_tile_size(judge):
     failed(judge, text, "tile-reversed", "double_and_mask")
 
 
+def test_nothing_is_said_of_promises_where_nothing_ran(judge):
+    verdict = judge.check("row_shares", "nowhere.to.be.found\n" + answer(RIGHT), seed=5)
+    assert verdict.status == "error" and verdict.diagnosis.id == "load"
+    assert [case.status for case in verdict.cases] == ["error"]
+
+
 def test_the_evidence_is_in_the_sentence(judge):
     verdict = failed(judge, answer("return (x.abs() + 1) / x.abs().sum(-1, True)"), "unknown")
     message = verdict.diagnosis.message

@@ -241,28 +241,32 @@ def tile_key(card: Card, x: float, y: float, kinds: Sequence[tuple[str, str]]) -
 # ---------------------------------------------------------------- speed
 
 
-OURS = {"flash_forward": "plain", "two_tiles": "two tiles", "descriptors": "descriptors", "flash_backward": "the course's"}
+OURS = {"flash_forward": "plain", "two_tiles": "two tiles", "descriptors": "descriptors", "course": "the course's"}
 
 
-def speeds(rows: Sequence[Mapping], head: int = 128, title: str | None = None, note: str = "") -> Picture:
+def speeds(rows: Sequence[Mapping], head: int = 128, what: str = "", note: str = "") -> Picture:
     """TFLOP/s of the course's kernels and their peers, one panel for each (causal, N) of this head size.
 
     rows as `course bench flash_forward` records them: "D", "N", "causal" ("yes" or "no"), and "NAME (TFLOP/s)" columns, a number or a word.
+    what: said before the case in the title.
     """
     chosen = [row for row in rows if row.get("D") == head]
     if not chosen:
         raise ValueError(f"speeds: no row has D = {head}; there are {sorted({row.get('D') for row in rows}, key=str)}")
+    if len({(row["causal"], row["N"]) for row in chosen}) < len(chosen):
+        raise ValueError("speeds: a case has two rows, so that one would hide the other; hand over the rows of one kernel")
     names = [key.removesuffix(" (TFLOP/s)") for key in chosen[0] if key.endswith(" (TFLOP/s)")]
     panels = {
         (row["causal"], row["N"]): {n: row[f"{n} (TFLOP/s)"] for n in names if isinstance(row[f"{n} (TFLOP/s)"], int | float)} for row in chosen
     }
-    if title is None:
-        key = max(panels, key=lambda key: (key[0] == "no", key[1]))
-        mine = {n: r for n, r in panels[key].items() if n in OURS}
-        best = max(mine, key=mine.get)
-        peers = {n: r for n, r in panels[key].items() if n not in OURS and n != "naive"}
-        title = f"{'Full' if key[0] == 'no' else 'Causal'}, N = {key[1]:,}: the course's best kernel ({OURS[best]}) reaches {number(mine[best], 3)} TFLOP/s"
-        title += "".join(f", {mine[best] / peers[n]:.2f}x {n}" for n in ("FA2", "cuDNN", "FA3") if n in peers)
+    key = max(panels, key=lambda key: (key[0] == "no", key[1]))
+    mine = {n: r for n, r in panels[key].items() if n in OURS}
+    best = max(mine, key=mine.get)
+    peers = {n: r for n, r in panels[key].items() if n not in OURS and n != "naive"}
+    case = f"{what}{'full' if key[0] == 'no' else 'causal'}, N = {key[1]:,}"
+    who = "the course's kernels reach" if "course" in mine else f"the course's best kernel ({OURS[best]}) reaches"
+    title = f"{case[0].upper()}{case[1:]}: {who} {number(mine[best], 3)} TFLOP/s"
+    title += "".join(f", {mine[best] / peers[n]:.2f}x {n}" for n in ("FA2", "cuDNN", "FA3") if n in peers)
     order = sorted(names, key=lambda n: -max(panel.get(n, 0) for panel in panels.values()))
     left = 0.35 + max(text_width(OURS.get(n, n), LABEL_SIZE) for n in names)
     each = (WIDTH - left - 0.4) / len(panels)

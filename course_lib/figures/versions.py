@@ -236,7 +236,7 @@ def saw(
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         ax.grid(axis="y")
         ax.set_xlabel(xlabel)
-        ax.set_ylabel("% of the places at work" if not points else "% (points: measured)")
+        ax.set_ylabel("% of the places at work" if not points else "% of the places (points: of the best)")
         label_ends(ax, ends)
         told = " ".join(f"{name}: from {100 * min(y for _, y in line):.0f} to {100 * max(y for _, y in line):.0f} %." for name, line in lines.items())
         more = f" Measured: {', '.join(f'{100 * y:.0f} % at {x:,.0f}' for x, y in points[:12])}." if points else ""

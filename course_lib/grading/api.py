@@ -170,8 +170,7 @@ def _why_missing(exercise: Exercise, cells: list[answer.Cell], place: str) -> st
     except answer.AnswerError as error:
         if "no top-level" not in str(error):
             return str(error)
-    line = f"`def {exercise.name}(...)`"
-    return f"No cell of this session that ran defines {exercise.name}. Write {line} at the start of a line, run that cell, and check again."
+    return f"No cell of this session that ran defines {exercise.name}. Write `{exercise.opening}` at the start of a line, run that cell, and check again."
 
 
 def _written(exercise: Exercise, fn_or_name: object) -> tuple[str, list[answer.Cell], set[str]]:

@@ -65,7 +65,7 @@ def _where(trial: Trial, outcome: Outcome) -> str:
 
 def _by_contract(trial: Trial, id: str, said: str, outcome: Outcome | None = None) -> Diagnosis:
     """A broken rule or contract: what was seen, then the teacher's sentence where the exercise has one."""
-    mutant = by_rule(trial.material, id)
+    mutant = by_rule(trial.material, id, said)
     parts = [said, mutant.message if mutant else "", _where(trial, outcome) if outcome is not None else ""]
     return Diagnosis(mutant.id if mutant else id, " ".join(part for part in parts if part))
 

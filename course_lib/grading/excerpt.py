@@ -7,16 +7,16 @@ import torch
 
 from course_lib.grading import compare, reconstruct, where
 from course_lib.grading.sentences import Outcome
-from course_lib.grading.spec import Probe
 from course_lib.source import Exercise
 
 _NUMBERS, _WIDE = 8, 76  # numbers of a row, characters of a line of them
 
 
-def of(outcome: Outcome, exercise: Exercise, seed: int) -> dict:
+def of(outcome: Outcome, exercise: Exercise, seed: int, harness: str = "") -> dict:
     """Details of one outcome, all plain data. place: the index of the first wrong number; the rows are those around it."""
-    details: dict[str, Any] = {"probe": outcome.name, "shapes": shapes(exercise, outcome.probe.args, outcome.probe.kwargs)}
-    details["input"] = the_input(exercise, outcome.probe, seed)
+    arguments = named(exercise, outcome.probe.args, outcome.probe.kwargs, harness)
+    details: dict[str, Any] = {"probe": outcome.name, "shapes": shapes(arguments)}
+    details["input"] = the_input(exercise, arguments, outcome.probe.layout, seed)
     if outcome.reply is not None and outcome.reply.failure:
         details["traceback"] = traceback(outcome.reply.failure)
     if outcome.wrong_values:
@@ -56,26 +56,30 @@ def _row(x: torch.Tensor, at: tuple[int, ...]) -> list:
     return row[_start(x, at) :][:_NUMBERS].tolist()
 
 
-def shapes(exercise: Exercise, args: tuple, kwargs: dict) -> list[str]:
+def shapes(arguments: list[tuple[str, Any]]) -> list[str]:
     """The arguments of a call in words: "x [2, 3] float32"."""
-    return [f"{name} {_shape(value)}" for name, value in _named(exercise, args, kwargs)]
+    return [f"{name} {_shape(value)}" for name, value in arguments]
 
 
-def the_input(exercise: Exercise, probe: Probe, seed: int) -> str:
+def the_input(exercise: Exercise, arguments: list[tuple[str, Any]], layout: str, seed: int) -> str:
     """The call as Python to paste, where it is small; else where the numbers come from."""
-    text = reconstruct.call(exercise.name, _named(exercise, probe.args, probe.kwargs), probe.layout)
+    text = reconstruct.call(exercise.name, arguments, layout)
     if text is not None:
         return text
-    sizes = ", ".join(shapes(exercise, probe.args, probe.kwargs))
-    return f"Too many numbers to show here: {sizes}.\n`check({exercise.name}, seed={seed})` draws the very same ones again."
+    return f"Too many numbers to show here: {', '.join(shapes(arguments))}.\n`check({exercise.name}, seed={seed})` draws the very same ones again."
 
 
-def _named(exercise: Exercise, args: tuple, kwargs: dict) -> list[tuple[str, Any]]:
-    """The arguments with the names that the exercise gives them."""
-    node = next((n for n in ast.parse(exercise.solution).body if getattr(n, "name", None) == exercise.name), None)
-    named = [arg.arg for arg in node.args.args] if isinstance(node, ast.FunctionDef) else []
-    named += [f"argument {i}" for i in range(len(named), len(args))]
-    return [*zip(named, args, strict=False), *kwargs.items()]
+def named(exercise: Exercise, args: tuple, kwargs: dict, harness: str = "") -> list[tuple[str, Any]]:
+    """The arguments with the names that the exercise gives them; a class is called by its check's harness, whose names these are."""
+    names = _parameters(exercise.solution, exercise.name) or _parameters(harness, "run")[1:]  # the first one is the class
+    names += [f"argument {i}" for i in range(len(names), len(args))]
+    return [*zip(names, args, strict=False), *kwargs.items()]
+
+
+def _parameters(text: str, name: str) -> list[str]:
+    """The names of the parameters of a top-level function; none where there is no such function."""
+    node = next((n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+    return [arg.arg for arg in node.args.args] if node else []
 
 
 def _shape(value: Any) -> str:

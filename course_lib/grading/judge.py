@@ -122,7 +122,7 @@ def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bo
         verdict.diagnosis = diagnose.diagnosed(trial, found, memo)
         told = any(item.speaks for item, _ in found.properties)  # a history in words: the call of a harness beside it would only confuse
         shown = None if told else diagnose.speaking(found)
-        verdict.details.update(excerpt.of(shown, trial.exercise, trial.seed) if shown is not None else {})
+        verdict.details.update(excerpt.of(shown, trial.exercise, trial.seed, trial.material.harness) if shown is not None else {})
     elif found.rules:
         rule, said = found.rules[0]
         verdict.status, verdict.diagnosis = "needs_review", Diagnosis(rule.id, f"{said} The values are right; a person needs to look at it.")

@@ -135,6 +135,6 @@ def _chosen(outcomes: list[Outcome]) -> list[Outcome]:
     return chosen
 
 
-def by_rule(material: Check, id: str) -> Mutant | None:
-    """The mutant that stands for this rule or contract diagnosis, if the exercise has one."""
-    return next((mutant for mutant in material.mutants if mutant.rule == id), None)
+def by_rule(material: Check, id: str, said: str = "") -> Mutant | None:
+    """The mutant that stands for this rule or contract diagnosis and fits what was seen, if the exercise has one."""
+    return next((mutant for mutant in material.mutants if mutant.rule == id and mutant.said in said), None)

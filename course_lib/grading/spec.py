@@ -133,6 +133,7 @@ class Mutant:
 
     message: what a good teacher would say: the mistake, and where to look. Never the whole answer.
     rule: the id of the Rule or contract diagnosis that catches it, when values do not (a materialised matrix, a mutated input).
+    said: with `rule`, a piece of what was seen without which the message would not be true (of an exception, its words).
     """
 
     id: str
@@ -140,6 +141,7 @@ class Mutant:
     edits: tuple[tuple[str, str], ...] = ()
     body: str | None = None
     rule: str | None = None
+    said: str = ""
 
     def text(self, solution: str) -> str:
         """The mutant's full text. ValueError where an edit does not match exactly once."""

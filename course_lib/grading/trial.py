@@ -187,8 +187,9 @@ class Trial:
         return outcome.reply.result
 
     def _rules(self, outcomes: list[Outcome], cases: list[Case], rules: tuple[Rule, ...]) -> list[tuple[Rule, str]]:
-        """Adds a case a rule; returns the broken ones with what was said."""
+        """Adds a case a rule; returns the broken ones with what was said. Nothing was kept, and nothing broken, where nothing ran."""
         broken = []
+        rules = rules if any(outcome.reply is not None for outcome in outcomes) else ()
         for rule in rules:
             said = next((s for o in outcomes if o.reply is not None and (s := rule.broken(o.probe, o.reply.evidence))), None)
             status = ("needs_review" if rule.review else "failed") if said else "passed"

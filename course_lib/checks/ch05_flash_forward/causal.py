@@ -25,11 +25,20 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("all scores near -300, scale given", very_negative(qkv(g, 1, 1, 35, 45, 17)), {"scale": 17**-0.5}, axes=AXES),
         Probe("scores near 100, from the 33rd key on near 5", far_below(qkv(g, 1, 1, 20, 64, 32), 32), axes=AXES),
         Probe("40 queries, 40 keys, scale = 0.3", qkv(g, 1, 1, 40, 40, 18), {"scale": 0.3}, axes=AXES, diagnose=False),
-        Probe("200 queries, 200 keys", qkv(g, 1, 1, 200, 200, 20), axes=AXES, diagnose=False),
+        Probe("192 queries, 193 keys", qkv(g, 1, 1, 192, 193, 20), axes=AXES, diagnose=False),
         Probe("transposed in memory, 66 queries, 50 keys", qkv(g, 1, 1, 66, 50, 23), layout="transposed", axes=AXES, diagnose=False),
         Probe("K alone transposed in memory, 9 queries, 40 keys", qkv(g, 1, 1, 9, 40, 18), layout="mixed", axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", qkv(g, 1, 1, 64, 64, 32), axes=AXES, diagnose=False),
     ]
+
+
+def a_key_short() -> Mutant:
+    return Mutant(
+        "ends-a-key-short",
+        "The loop ends one key short: `end` is the first key that is *not* read, so it lies one past the last key that the tile's last query sees. It shows where "
+        "that key is the first of a tile.",
+        edits=((END, END.replace("+ shift)", "+ shift - 1)")),),
+    )
 
 
 def _alignment() -> list[Mutant]:
@@ -94,6 +103,7 @@ FLASH_FORWARD_CAUSAL = Check(
     baselines=CAUSAL,
     rules=(*flash(), tiles_skipped(always=True)),
     mutants=(
+        a_key_short(),
         *_alignment(),
         *empty_rows(NO_DIVIDE_GUARD),
         *sentences.rescaling(*NO_GUARDS),

@@ -189,6 +189,21 @@ FLASH_ATTENTION = Check(
             "backward must return one thing for every argument that apply was given, scale and causal too: None for what has no gradient.",
             edits=((RETURN, "return dq, dk, dv"),),
             rule="exception",
+            said="incorrect number of gradients",
+        ),
+        Mutant(
+            "other-order",
+            "A gradient has the shape of another input: backward returns one for each input of forward, in their order, dq, dk, dv.",
+            edits=((RETURN, "return dk, dq, dv, None, None"),),
+            rule="exception",
+            said="returned an invalid gradient at index",
+        ),
+        Mutant(
+            "lse-returned",
+            "forward returned more than the output, and autograd then wants a gradient for each of them: lse is kept for backward, not returned.",
+            edits=(("        return out\n", "        return out, lse\n"),),
+            rule="exception",
+            said="tensors and 1 gradients",
         ),
         Mutant(
             "delta-twice",

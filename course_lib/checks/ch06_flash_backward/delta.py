@@ -23,6 +23,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("2 sequences of 2 heads, 19 rows of 20", _pair(g, 2, 2, 19, 20), axes=AXES),
         Probe("70 rows of 100", _pair(g, 1, 1, 70, 100), axes=AXES),
         Probe("transposed in memory, 21 rows of 40", _pair(g, 1, 2, 21, 40), layout="transposed", axes=AXES),
+        Probe("dout alone transposed in memory, 21 rows of 40", _pair(g, 1, 2, 21, 40), layout="mixed", axes=AXES, diagnose=False),
         Probe("both sequences in the same memory", _pair(g, 2, 2, 9, 24), layout="expanded", axes=AXES),
         Probe("64 rows of 32: no lane is off", _pair(g, 1, 1, 64, 32), axes=AXES, diagnose=False),
         Probe("float16 with values near 200", tuple(x * 100 for x in _pair(g, 1, 1, 11, 64, dtype=torch.float16)), axes=AXES, diagnose=False),

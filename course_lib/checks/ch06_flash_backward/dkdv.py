@@ -33,6 +33,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("all scores near -300", backward_args(g, very_negative(qkv(g, 1, 1, 45, 5, 18))), axes=AXES, diagnose=False),
         Probe("scores near 100, from the 33rd key on near 5", backward_args(g, far_below(qkv(g, 1, 1, 7, 64, 32), 32)), axes=AXES, diagnose=False),
         Probe("the last key is hot", backward_args(g, hot_last(qkv(g, 1, 1, 13, 67, 24))), axes=AXES, diagnose=False),
+        Probe("64 queries, 65 keys, causal", backward_args(g, qkv(g, 1, 1, 64, 65, 20), None, True), causal, axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", backward_args(g, qkv(g, 1, 1, 64, 64, 32)), axes=AXES, diagnose=False),
         Probe("600 queries, 3 keys", backward_args(g, qkv(g, 1, 1, 600, 3, 20)), axes=AXES, diagnose=False),
     ]
@@ -92,6 +93,11 @@ FLASH_BACKWARD_DKDV = Check(
             "grid-over-queries",
             "The grid counts tiles of queries, and a program owns a tile of keys: where there are more keys than queries, the last keys' gradients are never written.",
             edits=(("grid = (triton.cdiv(N_KV, BLOCK_N), H, B)", "grid = (triton.cdiv(N_Q, BLOCK_M), H, B)"),),
+        ),
+        Mutant(
+            "starts-a-query-late",
+            "The loop starts one query late: key j is seen from query j - (N_KV - N_Q) on, that one included. It shows where that query is the last of a tile.",
+            edits=((FIRST, FIRST.replace("- shift)", "- shift + 1)")),),
         ),
         Mutant(
             "starts-on-the-diagonal",

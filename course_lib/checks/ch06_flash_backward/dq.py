@@ -34,6 +34,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         ),
         Probe("no key at all", backward_args(g, qkv(g, 1, 2, 5, 0, 20)), axes=AXES, diagnose=False),
         Probe("scores near 100, from the 33rd key on near 5", backward_args(g, far_below(qkv(g, 1, 1, 7, 64, 32), 32)), axes=AXES, diagnose=False),
+        Probe("64 queries, 65 keys, causal", backward_args(g, qkv(g, 1, 1, 64, 65, 20), None, True), causal, axes=AXES, diagnose=False),
         Probe("64 queries, 64 keys, D = 32: no lane is off", backward_args(g, qkv(g, 1, 1, 64, 64, 32)), axes=AXES, diagnose=False),
         Probe("3 queries, 600 keys", backward_args(g, qkv(g, 1, 1, 3, 600, 20)), axes=AXES, diagnose=False),
     ]
@@ -85,6 +86,12 @@ FLASH_BACKWARD_DQ = Check(
             edits=(("v_ptrs + start * v_sn", "v_ptrs"),),
         ),
         *sentences.masks(VISIBLE, END, "end = N_KV")[:2],
+        Mutant(
+            "ends-a-key-short",
+            "The loop ends one key short: `end` is the first key that is *not* read, so it lies one past the last key that the tile's last query sees. It shows where "
+            "that key is the first of a tile.",
+            edits=((END, END.replace("+ shift)", "+ shift - 1)")),),
+        ),
         sentences.outside((STORE, "tl.store(dq_ptrs, dq * scale, mask=dims[None, :] < D)")),
         sentences.nothing_skipped((END, "end = N_KV"), "Let the loop end behind the last key that the tile's last query sees."),
     ),

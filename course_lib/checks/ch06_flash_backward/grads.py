@@ -131,6 +131,11 @@ ATTENTION_GRADS = Check(
             rule="shape",
         ),
         Mutant(
+            "dk-dv-exchanged",
+            "dk and dv come in each other's place: return dq, dk, dv.",
+            edits=(("return ds @ k * scale, ds.mT @ q * scale, dv", "return ds @ k * scale, dv, ds.mT @ q * scale"),),
+        ),
+        Mutant(
             "autograd",
             "That is what `.backward()` and `torch.autograd.grad` would do for you.",
             body="""\

@@ -84,6 +84,13 @@ def _body(result: str, setup: str = "") -> str:
     return BODY.format(result=result, setup=f"{setup}\n    " if setup else "")
 
 
+def _inside(id: str, message: str, of_n: str) -> list[Mutant]:
+    """A mistake in what a segment of n layers holds: made once, with the segments taken for equal, and made at each of them."""
+    each = f"max((i + 1) * input_bytes + {of_n} for i in range(segments) for n in [min(segment, layers - i * segment)])"
+    once = _body(f"segments * input_bytes + {of_n}", "n = min(segment, layers)")
+    return [Mutant(id, message, body=once), Mutant(f"{id}-in-each", message, body=_body(each))]
+
+
 CHECKPOINTED_MEMORY = Check(
     exercise="checkpointed_memory",
     probes=_probes,
@@ -102,16 +109,16 @@ CHECKPOINTED_MEMORY = Check(
             "One layer's own bytes were counted for the segment in hand. All its layers were made again before the first of them is walked back.",
             body=_body("segments * input_bytes + kept_bytes"),
         ),
-        Mutant(
+        *_inside(
             "inner-inputs-missing",
             "The inputs of the layers inside the segment are missing. They were freed in the forward pass, and are made again together with the rest: all but the "
             "first, which was kept.",
-            body=_body("segments * input_bytes + min(segment, layers) * kept_bytes"),
+            "n * kept_bytes",
         ),
-        Mutant(
+        *_inside(
             "first-input-twice",
             "The segment's own input was counted twice: it is the input of its first layer, kept once.",
-            body=_body("segments * input_bytes + min(segment, layers) * (kept_bytes + input_bytes)"),
+            "n * (kept_bytes + input_bytes)",
         ),
         Mutant(
             "last-segment-only",

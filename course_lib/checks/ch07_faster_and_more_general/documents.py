@@ -71,6 +71,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("5 tokens in a tile of 8 x 8", (packed([3, 2]), 8, 8), axes=axes),
         Probe("a document for each of 20 tokens, tiles of 4 x 2", (packed([1] * 20), 4, 2), axes=axes, diagnose=False),
         Probe("two long documents, 200 tokens, tiles of 16 x 16", (packed([70, 130]), 16, 16), axes=axes, diagnose=False),
+        Probe("documents of 11 and 9 tokens, tiles of 3 x 2", (packed([11, 9]), 3, 2), axes=axes, diagnose=False),
         Probe("numbers that skip, 60 tokens", (_drawn(g, 60, 9), 4, 8), axes=axes, diagnose=False),
     ]
 
@@ -143,6 +144,11 @@ DOCUMENT_BLOCK_MASK = Check(
             "A tile on the diagonal is called full where one document fills it. It still hides the keys after each query but the last: full means that "
             "even the *first* query sees the last key.",
             edits=((_FULL, "full = one_document & (documents[first_q] == documents[last_q])[:, None] & (last_k[None, :] <= last_q[:, None])"),),
+        ),
+        Mutant(
+            "full-strict",
+            "A tile whose last key is its first query's own was called partial: a query sees its own key, so every pair counts.",
+            edits=((_FULL, "full = one_document & (last_k[None, :] < first_q[:, None])"),),
         ),
         Mutant(
             "strict",

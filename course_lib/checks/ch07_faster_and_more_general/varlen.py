@@ -53,6 +53,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("transposed in memory, lengths 66 and 68, causal", sequences(g, [66, 68], [66, 68], 2, 23), causal, layout="transposed", axes=AXES),
         Probe("6 sequences of 13 tokens, max_q above the longest", sequences(g, [13] * 6, [13] * 6, 1, 16, longest=16), axes=AXES, diagnose=False),
         Probe("64 tokens, D = 32: no lane is off", sequences(g, [64], [64], 1, 32), axes=AXES, diagnose=False),
+        Probe("64 queries, 65 keys, causal", sequences(g, [64], [65], 1, 20), causal, axes=AXES, diagnose=False),
         Probe("one sequence, 30 queries, 100 keys, causal", sequences(g, [30], [100], 1, 20), causal, axes=AXES, diagnose=False),
     ]
 
@@ -199,6 +200,12 @@ def _diagonal() -> list[Mutant]:
             "skips-too-much",
             "One tile too many is skipped: under the causal mask the loop has to reach the last key that the *last* query of the tile sees.",
             edits=(("last = (tl.program_id(0) + 1) * BLOCK_M + shift", "last = tl.program_id(0) * BLOCK_M + shift + 1"),),
+        ),
+        Mutant(
+            "ends-a-key-short",
+            "The loop ends one key short: `end` is the first key that is *not* read, so it lies one past the last key that the tile's last query sees. It shows where "
+            "that key is the first of a tile.",
+            edits=(("last = (tl.program_id(0) + 1) * BLOCK_M + shift", "last = (tl.program_id(0) + 1) * BLOCK_M + shift - 1"),),
         ),
     ]
 

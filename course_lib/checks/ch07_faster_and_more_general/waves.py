@@ -71,6 +71,11 @@ WAVE_EFFICIENCY = Check(
             "programs / (max(1, programs // places) * places)",
         ),
         _mutant(
+            "no-wave",
+            "The waves were rounded down: the programs that are left over need a wave as well, however few they are, and fewer programs than places need one.",
+            "programs / (programs // places * places)",
+        ),
+        _mutant(
             "one-wave-more",
             "A wave too many where the programs fill the waves exactly: programs // places + 1 is not the number rounded up.",
             "programs / ((programs // places + 1) * places)",

@@ -25,6 +25,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
             "transposed in memory, 66 queries, 90 keys, window 10", (*qkv(g, 1, 1, 66, 90, 23), 10), layout="transposed", axes=AXES, diagnose=False
         ),
         Probe("K alone transposed in memory, 9 queries, 40 keys, window 35", (*qkv(g, 1, 1, 9, 40, 18), 35), layout="mixed", axes=AXES, diagnose=False),
+        Probe("96 queries, 97 keys, window 35", (*qkv(g, 1, 1, 96, 97, 20), 35), axes=AXES, diagnose=False),
         Probe("the last key is hot, window 5", (*hot_last(qkv(g, 1, 1, 70, 70, 24)), 5), axes=AXES, diagnose=False),
         Probe("3 queries, 128 keys, window 50", (*qkv(g, 1, 1, 3, 128, 20), 50), axes=AXES, diagnose=False),
     ]
@@ -111,6 +112,18 @@ def _loop() -> list[Mutant]:
             "ends-for-the-first-query",
             "The loop ends behind the last key that the tile's *first* query sees. The others see further.",
             edits=((_END, "end = min(N_KV, tl.program_id(0) * BLOCK_M + shift + 1)"),),
+        ),
+        Mutant(
+            "ends-a-key-short",
+            "The loop ends one key short: `end` is the first key that is *not* read, so it lies one past the last key that the tile's last query sees. It shows where "
+            "that key is the first of a tile.",
+            edits=((_END, _END.replace("+ shift)", "+ shift - 1)")),),
+        ),
+        Mutant(
+            "begins-a-key-late",
+            "The loop begins one key late: a query's own position counts as one of the `window`, so the first query sees from i + shift - window + 1 on. It shows "
+            "where that key is the last of a tile.",
+            edits=((_FIRST, _FIRST.replace("+ 1", "+ 2")),),
         ),
         Mutant(
             "window-only",
