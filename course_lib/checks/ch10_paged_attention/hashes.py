@@ -12,6 +12,8 @@ _LINE = 'parent = hashlib.sha256(parent + b"".join(token.to_bytes(8, "little") f
 HARNESS = """
 def run(function, tokens, block_size):
     names = function(tokens, block_size)
+    if isinstance(names, (list, tuple)) and any(isinstance(name, bytes) for name in names):
+        raise TypeError("a name is bytes; the names are hexadecimal text: digest.hex()")
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return names
     return [names[i] if i < len(names) else "no name" for i in range(max(len(tokens) // block_size + 1, len(names)))][: len(tokens) // block_size + 1]
@@ -116,6 +118,11 @@ PREFIX_BLOCK_HASHES = Check(
             "big-endian",
             "The bytes of a token stand the other way round: little-endian, the smallest first.",
             edits=(('"little"', '"big"'),),
+        ),
+        Mutant(
+            "four-bytes",
+            "Each token was written as 4 bytes. The contract says 8.",
+            edits=((_LINE, _LINE.replace('token.to_bytes(8, "little")', '(token % 2**32).to_bytes(4, "little")')),),
         ),
         Mutant(
             "own-tokens-first",

@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 FAR = 2**31 - 1  # an entry that names no block
+# Runs in the answer's process. v_apart: the blocks of V lie further from each other than those of K, so that K's strides are wrong for V.
+HARNESS = """
+import torch
+
+def run(function, q, k_cache, v_cache, *given, v_apart=False, **more):
+    if v_apart:
+        room = torch.empty((v_cache.shape[0], 2, *v_cache.shape[1:]), dtype=v_cache.dtype, device=v_cache.device)
+        v_cache = room[:, 1].copy_(v_cache)
+    return function(q, k_cache, v_cache, *given, **more)
+"""
 
 
 def tables(g: torch.Generator, lengths: Sequence[int], block: int, spare: int = 2, garbage: int | None = None, common: int = 0) -> tuple[Tensor, int]:

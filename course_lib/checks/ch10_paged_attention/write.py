@@ -17,8 +17,13 @@ import torch
 def laid(x):
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
-def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
-    if one_buffer:
+def spaced(x):
+    return torch.empty((x.shape[0], 2, *x.shape[1:]), dtype=x.dtype, device=x.device)[:, 1].copy_(x)
+
+def run(function, k, v, k_cache, v_cache, slots, one_buffer=False, v_apart=False):
+    if v_apart:
+        kc, v, vc = laid(k_cache), spaced(v), spaced(v_cache)
+    elif one_buffer:
         both = torch.empty((k_cache.shape[0], 2, *k_cache.shape[1:]), dtype=k.dtype, device=k.device)
         kc, vc = both[:, 0], both[:, 1]
         kc.copy_(k_cache), vc.copy_(v_cache)
@@ -38,18 +43,24 @@ def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
 """
 
 
-def by_slots(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def by_slots(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     return k[slots >= 0], v[slots >= 0], 0
 
 
-def by_writing(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def by_writing(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     mine = slots[slots >= 0]
     kc, vc = k_cache.clone().flatten(0, 1), v_cache.clone().flatten(0, 1)
     kc[mine], vc[mine] = k[slots >= 0], v[slots >= 0]
     return kc[mine], vc[mine], 0
 
 
-def one_by_one(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def one_by_one(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     rows = [t for t, slot in enumerate(slots.tolist()) if slot >= 0]
     return torch.stack([k[t] for t in rows]), torch.stack([v[t] for t in rows]), 0
 
@@ -67,10 +78,11 @@ def _given(
 def _probes(g: torch.Generator) -> list[Probe]:
     return [
         Probe("1 token, blocks of 4", _given(g, 1, 3, 4, 2, 20)),
-        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16)),
+        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16), diagnose=False),
         Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20)),
         Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), layout="transposed"),
         Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}),
+        Probe("V and its cache with larger strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}),
         Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7))),
         Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), diagnose=False),
     ]
@@ -146,14 +158,24 @@ WRITE_KV = Check(
             ),
         ),
         Mutant(
+            "v-by-strides-of-k",
+            "V was read with the strides of K. They have the same shape and need not lie alike in memory: each tensor has strides of its own.",
+            edits=(("v_ptr + token[:, None] * v_st + head[:, None] * v_sh", "v_ptr + token[:, None] * k_st + head[:, None] * k_sh"),),
+        ),
+        Mutant(
+            "v-cache-by-strides-of-k",
+            "The cache of V was written with the strides of the cache of K. Each tensor has strides of its own.",
+            edits=((_V_STORE, _V_STORE.replace("block * vc_sblock + place * vc_sn", "block * kc_sblock + place * kc_sn")),),
+        ),
+        Mutant(
             "not-in-place",
             "The caches are as they were: what was written is a copy of them.",
             edits=((_HOST, f"{_HOST}    k_cache, v_cache = torch.empty_like(k_cache).copy_(k_cache), torch.empty_like(v_cache).copy_(v_cache)\n"),),
         ),
         Mutant(
             "no-mask",
-            "On a GPU this overwrites whatever lies there. The usual causes: a slot of -1 that is used all the same (its row must be masked in loads and stores), rows past "
-            "T * H_KV, dims past D.",
+            "On a GPU this reads or overwrites whatever lies there. The usual causes: a slot of -1 that is used all the same (its row must be masked in loads and stores), "
+            "rows past T * H_KV, dims past D.",
             edits=(("mine = (slots >= 0)[:, None] & (dims < D)[None, :]", "mine = (rows < T * H_KV)[:, None] & (dims < D)[None, :]"),),
             rule="out-of-range",
         ),
