@@ -175,8 +175,8 @@ def paged_decode(
     """Attention of one new query a request over a paged cache, through the block table.
 
     q                 [B, H, D] float32, any strides: the newest token of each request
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV: query head h
-                      reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV:
+                      query head h reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
     block_tables      [B, MAX] int32: entry i of row b is the block with its keys i * BLOCK and on;
                       entries past the length hold anything. Requests may share blocks
     lengths           [B] int32, contiguous: keys of each request, the newest token's included; 0 gives 0
@@ -295,7 +295,7 @@ def paged_prefill(
 
     q                 [T, H, D] float32, any strides: the queries of all requests one after the other;
                       request b has the rows cu_q[b] .. cu_q[b + 1] - 1
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV
     block_tables      [B, MAX] int32; entries past the length hold anything. Requests may share blocks
     cu_q              [B + 1] int32, contiguous: 0, then the running sum of queries; a request may have none
     lengths           [B] int32, contiguous: keys of each request, those of its new queries included
@@ -324,4 +324,4 @@ def paged_prefill(
     return out
 
 
-# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator fb95e5299cc3, append_slots bf7ded5ac8ac, write_kv 3f3f12397da1, paged_gather 85baf3ef7d23, paged_decode 370d34cf246e, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 70521e055728
+# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator fb95e5299cc3, append_slots bf7ded5ac8ac, write_kv 3f3f12397da1, paged_gather 85baf3ef7d23, paged_decode ab13f6d3bcc4, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill ac54feda79ae

@@ -279,8 +279,8 @@ def paged_decode(
     """Attention of one new query a request over a paged cache, through the block table.
 
     q                 [B, H, D] float32, any strides: the newest token of each request
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV: query head h
-                      reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV:
+                      query head h reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
     block_tables      [B, MAX] int32: entry i of row b is the block with its keys i * BLOCK and on;
                       entries past the length hold anything. Requests may share blocks
     lengths           [B] int32, contiguous: keys of each request, the newest token's included; 0 gives 0
@@ -474,7 +474,7 @@ def paged_prefill(
 
     q                 [T, H, D] float32, any strides: the queries of all requests one after the other;
                       request b has the rows cu_q[b] .. cu_q[b + 1] - 1
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV
     block_tables      [B, MAX] int32; entries past the length hold anything. Requests may share blocks
     cu_q              [B + 1] int32, contiguous: 0, then the running sum of queries; a request may have none
     lengths           [B] int32, contiguous: keys of each request, those of its new queries included

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 FAR = 2**31 - 1  # an entry that names no block
-# Runs in the answer's process. v_apart: the blocks of V lie further from each other than those of K, so that K's strides are wrong for V.
+# Runs in the answer's process. v_apart: the first places of all blocks of V lie side by side, then the
+# second ones: the strides of K are wrong for V, and no address shows it.
 HARNESS = """
 import torch
 
 def run(function, q, k_cache, v_cache, *given, v_apart=False, **more):
     if v_apart:
-        room = torch.empty((v_cache.shape[0], 2, *v_cache.shape[1:]), dtype=v_cache.dtype, device=v_cache.device)
-        v_cache = room[:, 1].copy_(v_cache)
+        blocks, places, *row = v_cache.shape
+        v_cache = torch.empty((places, blocks, *row), dtype=v_cache.dtype, device=v_cache.device).transpose(0, 1).copy_(v_cache)
     return function(q, k_cache, v_cache, *given, **more)
 """
 

@@ -22,7 +22,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("4 and 0 new of 12 and 40 keys, blocks of 1, scale = 0.3", paged(g, (12, 40), 1, 3, 3, 17, queries=(4, 0)), {"scale": 0.3}, axes=AXES),
         Probe("whole texts of 45 and 6, unused entries name no block", paged(g, (45, 6), 4, 4, 2, 20, queries=(45, 6), garbage=FAR), axes=AXES),
         Probe(
-            "the K cache transposed in memory, V's blocks further apart, 5 new of 40",
+            "the K cache transposed in memory, V's blocks side by side, 5 new of 40",
             paged(g, (40,), 16, 2, 2, 18, queries=(5,)),
             {"v_apart": True},
             layout="mixed",
@@ -30,8 +30,8 @@ def _probes(g: torch.Generator) -> list[Probe]:
             diagnose=False,
         ),
         Probe(
-            "transposed in memory, 7 and 9 new of 70 and 35, blocks of 48",
-            paged(g, (70, 35), 48, 4, 2, 18, queries=(7, 9)),
+            "transposed in memory, 7 and 9 new of 70 and 35, blocks of 64",
+            paged(g, (70, 35), 64, 4, 2, 18, queries=(7, 9)),
             layout="transposed",
             axes=AXES,
         ),

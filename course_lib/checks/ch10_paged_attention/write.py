@@ -17,12 +17,12 @@ import torch
 def laid(x):
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
-def spaced(x):
-    return torch.empty((x.shape[0], 2, *x.shape[1:]), dtype=x.dtype, device=x.device)[:, 1].copy_(x)
+def turned(x):  # the first two dimensions the other way round in memory
+    return torch.empty((x.shape[1], x.shape[0], *x.shape[2:]), dtype=x.dtype, device=x.device).transpose(0, 1).copy_(x)
 
 def run(function, k, v, k_cache, v_cache, slots, one_buffer=False, v_apart=False):
     if v_apart:
-        kc, v, vc = laid(k_cache), spaced(v), spaced(v_cache)
+        kc, v, vc = laid(k_cache), turned(v), turned(v_cache)
     elif one_buffer:
         both = torch.empty((k_cache.shape[0], 2, *k_cache.shape[1:]), dtype=k.dtype, device=k.device)
         kc, vc = both[:, 0], both[:, 1]
@@ -82,7 +82,7 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20)),
         Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), layout="transposed"),
         Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}),
-        Probe("V and its cache with larger strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}),
+        Probe("V and its cache with other strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}),
         Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7))),
         Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), diagnose=False),
     ]
