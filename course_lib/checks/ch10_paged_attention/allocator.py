@@ -203,7 +203,7 @@ BLOCK_ALLOCATOR = Check(
             edits=(
                 (
                     '        if self.holders(block) == 0:\n            raise ValueError(f"block {block} is free already")\n        self._holders[block] -= 1',
-                    "        self._holders[block] -= 1",
+                    "        self.holders(block)\n        self._holders[block] -= 1",
                 ),
             ),
         ),

@@ -165,6 +165,13 @@ PREFIX_BLOCK_HASHES = Check(
             body=f"{_HEAD}    parent = 0\n    for start in range(0, len(tokens) - block_size + 1, block_size):\n"
             "        parent = hash((parent, *tokens[start : start + block_size]))\n        names.append(str(parent))\n    return names\n",
         ),
+        Mutant(
+            "python-hash-of-a-tuple",
+            "Python's hash() was used. It is made to be fast, not to tell texts apart: hash(-1) == hash(-2), and whoever knows it can write a text that gets your blocks. "
+            "Use hashlib.sha256.",
+            body=f"{_HEAD}    parent = 0\n    for start in range(0, len(tokens) - block_size + 1, block_size):\n"
+            "        parent = hash((parent, tuple(tokens[start : start + block_size])))\n        names.append(str(parent))\n    return names\n",
+        ),
     ),
     right=(
         """\

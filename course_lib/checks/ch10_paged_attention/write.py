@@ -8,6 +8,7 @@ from course_lib.checks.ch10_paged_attention.write_right import RIGHT
 from course_lib.grading.kernel_rules import launches, loads, no_copies, size, stores
 from course_lib.grading.spec import Check, Mutant, Probe
 
+AXES = ("token", "head", "feature")  # of the rows that have a slot
 RETURNS = "the caches' rows at the slots, and how many other numbers of the caches changed (k, v, others)"
 
 # Runs in the answer's process, in the answer's place: the caches are the answer's own, and nothing counts as an argument that was changed.
@@ -77,14 +78,14 @@ def _given(
 
 def _probes(g: torch.Generator) -> list[Probe]:
     return [
-        Probe("1 token, blocks of 4", _given(g, 1, 3, 4, 2, 20)),
-        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16), diagnose=False),
-        Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20)),
-        Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), layout="transposed"),
-        Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}),
-        Probe("V and its cache with other strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}),
-        Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7))),
-        Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), diagnose=False),
+        Probe("1 token, blocks of 4", _given(g, 1, 3, 4, 2, 20), axes=AXES),
+        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16), axes=AXES, diagnose=False),
+        Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20), axes=AXES),
+        Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), axes=AXES, layout="transposed"),
+        Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}, axes=AXES),
+        Probe("V and its cache with other strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}, axes=AXES),
+        Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7)), axes=AXES),
+        Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), axes=AXES, diagnose=False),
     ]
 
 
