@@ -178,8 +178,8 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     returns           None
 
     Example: with BLOCK = 4, slot 9 is place 1 of block 2: k_cache[2, 1] = k[t].
-    Graded besides the values: one launch; K and V of tokens that have a slot are read once, and stored
-    once; nothing else in the caches changes.
+    Graded besides the values: one launch, no program without a row; K and V of tokens that have a slot are
+    read once, and stored once; nothing else in the caches changes.
     Source: PagedAttention, section 5.1 (fused reshape and block write).
     """
     (T, H_KV, D), BLOCK = k.shape, k_cache.shape[1]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from course_lib.checks.ch05_flash_forward.rules import WITH_STRIDES
 from course_lib.checks.ch10_paged_attention.write_right import RIGHT
-from course_lib.grading.kernel_rules import launches, loads, no_copies, size, stores
+from course_lib.grading.kernel_rules import launches, loads, no_copies, no_idle, size, stores
 from course_lib.grading.spec import Check, Mutant, Probe
 
 AXES = ("token", "head", "feature")  # of the rows that have a slot
@@ -113,6 +113,7 @@ WRITE_KV = Check(
         stores(_rows),
         loads(lambda probe: _rows(probe) + 16 * probe.args[0].shape[0] * probe.args[0].shape[1], "reading K, V and the slots once a row"),
         no_copies(WITH_STRIDES),
+        no_idle(1, "there are T * H_KV rows, and each program takes ROWS of them."),
     ),
     mutants=(
         Mutant(
@@ -149,6 +150,12 @@ WRITE_KV = Check(
             "grid-per-token",
             "Programs are missing: there are T * H_KV rows, and each program takes ROWS of them.",
             edits=((_GRID, "grid = (triton.cdiv(T, ROWS),)"),),
+        ),
+        Mutant(
+            "grid-per-row",
+            "A program for each row was launched, and each takes ROWS of them: divide, and round up.",
+            edits=((_GRID, "grid = (T * H_KV,)"),),
+            rule="idle",
         ),
         Mutant(
             "one-buffer",
