@@ -110,10 +110,13 @@ class BlockTables:
         self.texts[child], self.changed = list(self.texts[who]), set()
 
     def end(self, who: str) -> None:
-        """The request is done: its holds are given back. What the prefix cache holds stays."""
+        """The request is done: its holds are given back. What the prefix cache holds stays, and of this text the last block will go first."""
         for block in self.tables.pop(self._known(who)):
             self.allocator.free(block)
-        del self.texts[who]
+        text = self.texts.pop(who)
+        for name in reversed(self._names(text, self.block_size) if self._names else []):  # a block is found only through those before it
+            if name in self.named:
+                self.named.move_to_end(name)
         self.changed = set()
 
     def read(self, who: str) -> list[int | None]:

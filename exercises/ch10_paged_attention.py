@@ -33,7 +33,7 @@ def fragmentation_waste(now: list[int], final: list[int], unit: int) -> tuple[fl
     raise NotImplementedError("fragmentation_waste (chapter 10) is not written yet")
 
 
-# %% exercise BlockAllocator | core | 25 minutes | 5 points | python
+# %% exercise BlockAllocator | core | 20 minutes | 5 points | python
 class BlockAllocator:
     """Hands out the blocks of a paged cache, and counts who holds each of them.
 
@@ -51,7 +51,7 @@ class BlockAllocator:
     Example, of 2 blocks: a = allocate(); share(a); free(a) leaves num_free == 1, a second free(a)
     leaves 2, a third raises ValueError.
     Graded on thousands of operations in random order: no block lost, none given to two, none freed twice.
-    Source: PagedAttention, section 4.3 (block manager) and 4.4 (reference counts).
+    Source: PagedAttention, sections 4.2 (KV cache manager) and 4.4 (reference counts).
     """
 
     def __init__(self, num_blocks: int):
@@ -74,7 +74,7 @@ class BlockAllocator:
         raise NotImplementedError("BlockAllocator (chapter 10) is not written yet")
 
 
-# %% exercise append_slots | core | 12 minutes | 3 points | torch
+# %% exercise append_slots | core | 15 minutes | 3 points | torch
 def append_slots(block_tables: Tensor, positions: Tensor, block_size: int) -> Tensor:
     """Where in the cache the K and V of new tokens go: positions in a text to slots in memory.
 
@@ -115,9 +115,9 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     returns           None
 
     Example: with BLOCK = 4, slot 9 is place 1 of block 2: k_cache[2, 1] = k[t].
-    Graded besides the values: one launch; K and V of tokens that have a slot are read once, and stored
-    once; nothing else in the caches changes.
-    Source: PagedAttention, section 4.3 (the fused reshape and block write).
+    Graded besides the values: one launch, no program without a row; K and V of tokens that have a slot are
+    read once, and stored once; nothing else in the caches changes.
+    Source: PagedAttention, section 5.1 (fused reshape and block write).
     """
     raise NotImplementedError("write_kv (chapter 10) is not written yet")
     (T, H_KV, D), BLOCK = k.shape, k_cache.shape[1]
@@ -175,8 +175,8 @@ def paged_decode(
     """Attention of one new query a request over a paged cache, through the block table.
 
     q                 [B, H, D] float32, any strides: the newest token of each request
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV: query head h
-                      reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV:
+                      query head h reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
     block_tables      [B, MAX] int32: entry i of row b is the block with its keys i * BLOCK and on;
                       entries past the length hold anything. Requests may share blocks
     lengths           [B] int32, contiguous: keys of each request, the newest token's included; 0 gives 0
@@ -185,7 +185,7 @@ def paged_decode(
 
     Graded besides the values: one launch; each key and value of a request is read once a group of
     heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies, no TF32.
-    Source: PagedAttention, section 4.3, with the packed group of chapter 09.
+    Source: PagedAttention, sections 4.1 and 5.1 (fused block read and attention), with the packed group of chapter 09.
     """
     raise NotImplementedError("paged_decode (chapter 10) is not written yet")
     (B, H, D), (BLOCK, H_KV) = q.shape, k_cache.shape[1:3]
@@ -265,7 +265,7 @@ def prefix_block_hashes(tokens: list[int], block_size: int) -> list[str]:
     raise NotImplementedError("prefix_block_hashes (chapter 10) is not written yet")
 
 
-# %% exercise paged_prefill | more | 30 minutes | 5 points | triton
+# %% exercise paged_prefill | more | 40 minutes | 5 points | triton
 @triton.jit
 def paged_prefill_kernel(
     q_ptr, k_ptr, v_ptr, tables_ptr, cu_ptr, lengths_ptr, out_ptr, GROUP, BLOCK, D, scale,
@@ -295,7 +295,7 @@ def paged_prefill(
 
     q                 [T, H, D] float32, any strides: the queries of all requests one after the other;
                       request b has the rows cu_q[b] .. cu_q[b + 1] - 1
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV
     block_tables      [B, MAX] int32; entries past the length hold anything. Requests may share blocks
     cu_q              [B + 1] int32, contiguous: 0, then the running sum of queries; a request may have none
     lengths           [B] int32, contiguous: keys of each request, those of its new queries included
@@ -306,7 +306,7 @@ def paged_prefill(
     Graded besides the values: one launch; K and V are read at most once for every 16 rows (a row is a
     query of one head of the group), and no key is read that none of a tile's rows sees; each result
     stored once; no copies, no TF32.
-    Source: PagedAttention, section 4.3; what chunked prefill, prefix hits and verification of drafts need.
+    Source: PagedAttention, section 4.4 (shared prefix: only the rest of a prompt is computed); chunked prefill and drafts need it too.
     """
     raise NotImplementedError("paged_prefill (chapter 10) is not written yet")
     (T, H, D), (BLOCK, H_KV), B = q.shape, k_cache.shape[1:3], lengths.shape[0]
@@ -324,4 +324,4 @@ def paged_prefill(
     return out
 
 
-# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator c5f49a5b2e48, append_slots f5af659fcfa3, write_kv d4cf8cf35119, paged_gather 85baf3ef7d23, paged_decode 059bf7a7b859, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill 39e8de193878
+# as generated: top 6e5e1dc1ac40, fragmentation_waste 2af3ade85b59, BlockAllocator fb95e5299cc3, append_slots bf7ded5ac8ac, write_kv 7e61dcc0ce3b, paged_gather 85baf3ef7d23, paged_decode ab13f6d3bcc4, fork_sequence 31458919fb82, copy_on_write cb99076f5d06, prefix_block_hashes 53254dcc9611, paged_prefill ac54feda79ae

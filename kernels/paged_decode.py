@@ -2,7 +2,7 @@
 
 Notebook   10 Paged attention
 Reference  kernels/decode_split.py: the same loop; where a tile of keys comes from is the difference
-Paper      Kwon et al. 2023 (PagedAttention), section 4.3
+Paper      Kwon et al. 2023 (PagedAttention), sections 4.1 and 5.1
 Shapes     q, out [B, H, D]; k_cache, v_cache [NUM_BLOCKS, BLOCK, H_KV, D]; block_tables [B, MAX] int32; lengths [B] int32; any strides
 Grid       (B * H_KV * tiles of a group, splits): depends on no length
 

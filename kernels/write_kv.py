@@ -2,7 +2,7 @@
 
 Notebook   10 Paged attention
 Reference  k_cache.flatten(0, 1)[slots] = k
-Paper      Kwon et al. 2023 (PagedAttention), section 4.3 (the first of its kernels)
+Paper      Kwon et al. 2023 (PagedAttention), section 5.1 (the first of its kernels)
 Shapes     k, v [T, H_KV, D]; k_cache, v_cache [NUM_BLOCKS, BLOCK, H_KV, D]; slots [T] int64; any strides
 Grid       (ceil(T * H_KV / ROWS),): a program copies ROWS rows of D elements, of K and of V
 

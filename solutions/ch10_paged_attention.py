@@ -44,7 +44,7 @@ def fragmentation_waste(now: list[int], final: list[int], unit: int) -> tuple[fl
     # end
 
 
-# %% exercise BlockAllocator | core | 25 minutes | 5 points | python
+# %% exercise BlockAllocator | core | 20 minutes | 5 points | python
 # hint: Who holds a block? A number for each block answers that, and answers whether it is free.
 # hint: Keep a list of the free blocks and a count of holders for each block. A block goes back to the list when its count falls to 0, not before. Every method but `allocate` refuses a block that nobody holds, and one that does not exist.
 # hint: allocate: if not self._free: raise RuntimeError(...); block = self._free.pop(); self._holders[block] = 1. free: self._holders[block] -= 1, and if that made it 0: self._free.append(block). A check of its own for 0 <= block < num_blocks: Python's lists accept -1.
@@ -65,7 +65,7 @@ class BlockAllocator:
     Example, of 2 blocks: a = allocate(); share(a); free(a) leaves num_free == 1, a second free(a)
     leaves 2, a third raises ValueError.
     Graded on thousands of operations in random order: no block lost, none given to two, none freed twice.
-    Source: PagedAttention, section 4.3 (block manager) and 4.4 (reference counts).
+    Source: PagedAttention, sections 4.2 (KV cache manager) and 4.4 (reference counts).
     """
 
     def __init__(self, num_blocks: int):
@@ -113,7 +113,7 @@ class BlockAllocator:
         # end
 
 
-# %% exercise append_slots | core | 12 minutes | 3 points | torch
+# %% exercise append_slots | core | 15 minutes | 3 points | torch
 # hint: In which entry of its request's table does position 37 stand, with blocks of 16? And at which place of that block?
 # hint: Position p is place p % block_size of the block that entry p // block_size names. A slot counts all places of all blocks in a row. Look the entries up with gather along the last dimension, in int64; a position of -1 has no entry, so look up any, and put -1 at the end.
 # hint: entry = positions.clamp(min=0) // block_size; block = block_tables.long().gather(1, entry); slots = block * block_size + ...; torch.where(positions < 0, ...)
@@ -178,9 +178,9 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     returns           None
 
     Example: with BLOCK = 4, slot 9 is place 1 of block 2: k_cache[2, 1] = k[t].
-    Graded besides the values: one launch; K and V of tokens that have a slot are read once, and stored
-    once; nothing else in the caches changes.
-    Source: PagedAttention, section 4.3 (the fused reshape and block write).
+    Graded besides the values: one launch, no program without a row; K and V of tokens that have a slot are
+    read once, and stored once; nothing else in the caches changes.
+    Source: PagedAttention, section 5.1 (fused reshape and block write).
     """
     (T, H_KV, D), BLOCK = k.shape, k_cache.shape[1]
     ROWS = 16
@@ -279,8 +279,8 @@ def paged_decode(
     """Attention of one new query a request over a paged cache, through the block table.
 
     q                 [B, H, D] float32, any strides: the newest token of each request
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV: query head h
-                      reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV:
+                      query head h reads K/V head h // GROUP, GROUP = H // H_KV, at most 16 (BLOCK_M rows)
     block_tables      [B, MAX] int32: entry i of row b is the block with its keys i * BLOCK and on;
                       entries past the length hold anything. Requests may share blocks
     lengths           [B] int32, contiguous: keys of each request, the newest token's included; 0 gives 0
@@ -289,7 +289,7 @@ def paged_decode(
 
     Graded besides the values: one launch; each key and value of a request is read once a group of
     heads, and none that is not its own; beside them 8 bytes a key for the table; each result stored once; no copies, no TF32.
-    Source: PagedAttention, section 4.3, with the packed group of chapter 09.
+    Source: PagedAttention, sections 4.1 and 5.1 (fused block read and attention), with the packed group of chapter 09.
     """
     (B, H, D), (BLOCK, H_KV) = q.shape, k_cache.shape[1:3]
     GROUP = H // H_KV
@@ -404,7 +404,7 @@ def prefix_block_hashes(tokens: list[int], block_size: int) -> list[str]:
     # end
 
 
-# %% exercise paged_prefill | more | 30 minutes | 5 points | triton
+# %% exercise paged_prefill | more | 40 minutes | 5 points | triton
 # hint: It is paged_decode with more than one query: which of its lines know that there is only one? And what may query i of n see?
 # hint: Pack queries and heads into the rows of a tile as flash_forward_gqa did: row r is query r // GROUP, head r % GROUP of the group. Query i of n stands at position length - n + i of its text and sees the keys up to that one. The program's last query says where the walk ends.
 # hint: packed = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M); queries, heads = packed // GROUP, h_kv * GROUP + packed % GROUP; end = min(length, length - n + ((tl.program_id(0) + 1) * BLOCK_M - 1) // GROUP + 1); a tile that starts past n * GROUP has nothing to do: end = 0; in the loop visible = at[None, :] <= length - n + queries[:, None].
@@ -474,7 +474,7 @@ def paged_prefill(
 
     q                 [T, H, D] float32, any strides: the queries of all requests one after the other;
                       request b has the rows cu_q[b] .. cu_q[b + 1] - 1
-    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides; H is a multiple of H_KV
+    k_cache, v_cache  [NUM_BLOCKS, BLOCK, H_KV, D], any strides, BLOCK a power of two; H is a multiple of H_KV
     block_tables      [B, MAX] int32; entries past the length hold anything. Requests may share blocks
     cu_q              [B + 1] int32, contiguous: 0, then the running sum of queries; a request may have none
     lengths           [B] int32, contiguous: keys of each request, those of its new queries included
@@ -485,7 +485,7 @@ def paged_prefill(
     Graded besides the values: one launch; K and V are read at most once for every 16 rows (a row is a
     query of one head of the group), and no key is read that none of a tile's rows sees; each result
     stored once; no copies, no TF32.
-    Source: PagedAttention, section 4.3; what chunked prefill, prefix hits and verification of drafts need.
+    Source: PagedAttention, section 4.4 (shared prefix: only the rest of a prompt is computed); chunked prefill and drafts need it too.
     """
     (T, H, D), (BLOCK, H_KV), B = q.shape, k_cache.shape[1:3], lengths.shape[0]
     GROUP = H // H_KV

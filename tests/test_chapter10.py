@@ -216,6 +216,15 @@ def test_the_machines_can_fail(broken):
         run_state_machine_as_test(broken, settings=limits)
 
 
+def test_of_a_text_the_last_block_is_evicted_first():
+    tables = BlockTables(BlockAllocator(4), 4, 2, fork_sequence, copy_on_write, prefix_block_hashes)
+    tables.add("A", [1, 2, 3, 4, 5, 6])
+    tables.end("A")
+    tables.add("B", [9, 9, 9])  # the free block, and one of A's three
+    tables.end("B")
+    assert tables.add("C", [1, 2, 3, 4, 5, 6, 7]) == 4, "without its first block a text is not found at all"
+
+
 def test_block_tables_refuse_in_sentences():
     tables = BlockTables(BlockAllocator(2), 2, 2, fork_sequence, copy_on_write)
     tables.add("a", [1, 2, 3])
@@ -395,7 +404,7 @@ RUNS = [reservations.simulate(p, REQUESTS, 4096, longest=512, steps=50, warm_up=
 DRAWINGS = {
     "opening": figures.opening,
     "strips": lambda: figures.strips(RUNS),
-    "shares": lambda: figures.shares(RUNS, {"blocks": 0.9}),
+    "shares": lambda: figures.shares(RUNS, {"blocks": ("another server", (90, 4, 3, 3))}),
     "block sizes": lambda: figures.block_sizes({1: 1.0, 16: 0.98, 256: 0.7}, {1: 2048, 16: 128, 256: 8}),
     "samples": lambda: figures.samples([1, 2, 8], [35, 70, 280], [35, 39, 63]),
     "prompts": lambda: figures.prompts([0, 96], [120, 130]),

@@ -182,31 +182,48 @@ def strips(runs: Sequence[Run]) -> Picture:
         return card.picture(f"{title}. Strips of all slots, white lines between requests. {shares}.")
 
 
-def shares(runs: Sequence[Run], paper: Mapping[str, float] | None = None) -> Picture:
-    """Mean shares of all slots under each policy, as stacked bars. paper: the share of used slots that a source reports for a policy."""
+def shares(runs: Sequence[Run], paper: Mapping[str, tuple[str, Sequence[float]]] | None = None) -> Picture:
+    """Mean shares of all slots under each policy, as stacked bars. paper: policy -> (what a source calls it, its shares in %, in the same order)."""
     if not runs:
         raise ValueError("shares needs at least one run")
     worst, best = min(runs, key=lambda run: run.mean["used"]), max(runs, key=lambda run: run.mean["used"])
     title = f"Tokens fill {percent(worst.mean['used'])} of the memory with the {worst.policy} reserved, {percent(best.mean['used'])} in {best.policy}"
-    with Card(title, height=0.5 * len(runs) + 1.2) as card:
-        ax = card.axes(2.1, 0.55, WIDTH - 2.5, 0.5 * len(runs))
+    paper, each = paper or {}, 0.78 if paper else 0.5
+    with Card(title, height=each * len(runs) + 1.2) as card:
+        ax = card.axes(2.1, 0.55, WIDTH - 2.5, each * len(runs))
         for row, run in enumerate(runs):
-            x = 0.0
-            for kind, share in run.mean.items():
-                ax.barh(row, 100 * share, left=x, height=0.62, color=KINDS[kind][0], edgecolor=CARD, linewidth=0.6)
-                if share > 0.06:
-                    say(ax, x + 50 * share, row, percent(share), "center center", CARD if kind in ("used", "never") else INK, fontweight="bold")
-                x += 100 * share
-            if paper and run.policy in paper:
-                ax.plot([100 * paper[run.policy]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2)
-            say(ax, -1.2, row, run.policy, "right center", INK, LABEL_SIZE, clip_on=False)
+            known = run.policy in paper
+            _stacked(ax, row - 0.14 * known, 0.5 if known else 0.62, [100 * share for share in run.mean.values()], "bold")
+            say(ax, -1.2, row - 0.14 * known, run.policy, "right center", INK, LABEL_SIZE, clip_on=False)
+            if known:
+                called, parts = paper[run.policy]
+                _stacked(ax, row + 0.26, 0.26, parts, "normal")
+                say(ax, -1.2, row + 0.26, called, "right center", MUTED, clip_on=False)
         ax.set_ylim(len(runs) - 0.5, -0.5)
         ax.set_xlim(0, 100)
         ax.yaxis.set_major_locator(NullLocator())
-        ax.set_xlabel("share of all slots (%), mean over all steps" + ("; black line: used, as the paper reports it" if paper else ""))
-        _key(card, 0.25, 0.5 * len(runs) + 0.95, [KINDS[kind] for kind in KINDS])
-        told = " ".join(f"{run.policy}: " + ", ".join(f"{kind} {percent(share)}" for kind, share in run.mean.items()) + "." for run in runs)
+        ax.set_xlabel("share of all slots (%), mean over all steps" + ("; thin bars: the paper's figure 2" if paper else ""))
+        _key(card, 0.25, each * len(runs) + 0.95, [KINDS[kind] for kind in KINDS])
+        told = " ".join(
+            f"{run.policy}: "
+            + ", ".join(f"{kind} {percent(share)}" for kind, share in run.mean.items())
+            + (f"; {paper[run.policy][0]}: {', '.join(f'{part:g} %' for part in paper[run.policy][1])}." if run.policy in paper else ".")
+            for run in runs
+        )
         return card.picture(f"{title}. {told}")
+
+
+def _stacked(ax: Axes, y: float, high: float, parts: Sequence[float], weight: str) -> None:
+    """Shares in %, in the order of KINDS, in one bar; those with room say their number."""
+    x = 0.0
+    for kind, part in zip(KINDS, parts, strict=False):
+        ax.barh(y, part, left=x, height=high, color=KINDS[kind][0], edgecolor=CARD, linewidth=0.6)
+        if part > 6:
+            inside = CARD if kind in ("used", "never") else INK
+            say(
+                ax, x + part / 2, y, percent(part / 100), "center center", inside, SMALL_SIZE if weight == "normal" else LABEL_SIZE, fontweight=weight
+            )
+        x += part
 
 
 def block_sizes(used: Mapping[int, float], entries: Mapping[int, int]) -> Picture:

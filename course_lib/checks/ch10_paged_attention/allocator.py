@@ -41,11 +41,20 @@ def run(subject, num_blocks, steps):
         except (ValueError, RuntimeError) as error:
             if isinstance(error, NotImplementedError):
                 raise
-            said = "ValueError" if isinstance(error, ValueError) else "RuntimeError"
+            said = "ValueError" + left_by_refusal(allocator, block, num_blocks, held) if isinstance(error, ValueError) else "RuntimeError"
         except Exception as error:
             said = type(error).__name__
         told.append(f"{said}, {count(allocator)} free")
     return told
+
+def left_by_refusal(allocator, block, num_blocks, held):
+    if block is None or not 0 <= block < num_blocks:
+        return ""
+    try:
+        now = allocator.holders(block)
+    except Exception:
+        return ""
+    return "" if now == held.get(block, 0) else f" and then holders {now}"
 
 def judged(got, num_blocks, held, names):
     try:
@@ -187,6 +196,27 @@ BLOCK_ALLOCATOR = Check(
             "freed-twice-silently",
             "Freeing a block that is free already did no harm and said nothing. Whoever does it has lost count somewhere: raise ValueError.",
             edits=(('raise ValueError(f"block {block} is free already")', "return"),),
+        ),
+        Mutant(
+            "counted-without-a-check",
+            "A free block was freed once more, and its count went below 0: nothing stopped it. Refuse with ValueError before you count.",
+            edits=(
+                (
+                    '        if self.holders(block) == 0:\n            raise ValueError(f"block {block} is free already")\n        self._holders[block] -= 1',
+                    "        self.holders(block)\n        self._holders[block] -= 1",
+                ),
+            ),
+        ),
+        Mutant(
+            "refused-too-late",
+            "The call was refused, and the count had changed by then. A refused call changes nothing: check first, count afterwards.",
+            edits=(
+                (
+                    '        if self.holders(block) == 0:\n            raise ValueError(f"block {block} is free already")\n        self._holders[block] -= 1\n',
+                    "        self.holders(block)\n        self._holders[block] -= 1\n        if self._holders[block] < 0:\n"
+                    '            raise ValueError(f"block {block} is free already")\n',
+                ),
+            ),
         ),
         Mutant(
             "shared-while-free",

@@ -5,7 +5,7 @@ import torch
 from course_lib.checks.ch05_flash_forward import sentences as flash
 from course_lib.checks.ch10_paged_attention import sentences
 from course_lib.checks.ch10_paged_attention.decode_right import RIGHT
-from course_lib.checks.ch10_paged_attention.inputs import FAR, paged
+from course_lib.checks.ch10_paged_attention.inputs import FAR, HARNESS, paged
 from course_lib.checks.ch10_paged_attention.plain import DECODES
 from course_lib.checks.ch10_paged_attention.rules import DECODE
 from course_lib.grading.spec import Check, Mutant, Probe
@@ -20,8 +20,15 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("9 and 40 keys in blocks of 1, scale = 0.3", paged(g, (9, 40), 1, 3, 3, 17), {"scale": 0.3}, axes=AXES),
         Probe("33 and 6 keys in blocks of 4, unused entries name no block", paged(g, (33, 6), 4, 4, 2, 20, garbage=FAR), axes=AXES),
         Probe("a request without keys beside one of 20", paged(g, (0, 20), 8, 2, 1, 20), axes=AXES),
-        Probe("the K cache alone transposed in memory, 40 keys in blocks of 16", paged(g, (40,), 16, 2, 2, 18), layout="mixed", axes=AXES, diagnose=False),
-        Probe("transposed in memory, 40 and 35 keys in blocks of 16", paged(g, (40, 35), 16, 4, 2, 18), layout="transposed", axes=AXES),
+        Probe(
+            "the K cache transposed in memory, V's blocks side by side, 40 keys in blocks of 16",
+            paged(g, (40,), 16, 2, 2, 18),
+            {"v_apart": True},
+            layout="mixed",
+            axes=AXES,
+            diagnose=False,
+        ),
+        Probe("transposed in memory, 70 and 35 keys in blocks of 64", paged(g, (70, 35), 64, 4, 2, 18), layout="transposed", axes=AXES),
         Probe("NaN in every place that is no request's own", paged(g, (19, 50), 16, 2, 2, 20, nan=True), axes=AXES, diagnose=False),
         Probe("three requests share their first 2 blocks", paged(g, (11, 9, 14), 4, 4, 2, 20, common=2, garbage=-9), axes=AXES, diagnose=False),
         Probe("16 heads share 1, 64 keys, D = 32: no lane is off", paged(g, (64, 64), 16, 16, 1, 32), axes=AXES, diagnose=False),
@@ -33,6 +40,7 @@ PAGED_DECODE = Check(
     probes=_probes,
     reference=DECODES[0],
     baselines=DECODES,
+    harness=HARNESS,
     rules=DECODE,
     mutants=(
         *sentences.looking_up("length"),

@@ -12,6 +12,8 @@ _LINE = 'parent = hashlib.sha256(parent + b"".join(token.to_bytes(8, "little") f
 HARNESS = """
 def run(function, tokens, block_size):
     names = function(tokens, block_size)
+    if isinstance(names, (list, tuple)) and any(isinstance(name, bytes) for name in names):
+        raise TypeError("a name is bytes; the names are hexadecimal text: digest.hex()")
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return names
     return [names[i] if i < len(names) else "no name" for i in range(max(len(tokens) // block_size + 1, len(names)))][: len(tokens) // block_size + 1]
@@ -118,6 +120,11 @@ PREFIX_BLOCK_HASHES = Check(
             edits=(('"little"', '"big"'),),
         ),
         Mutant(
+            "four-bytes",
+            "Each token was written as 4 bytes. The contract says 8.",
+            edits=((_LINE, _LINE.replace('token.to_bytes(8, "little")', '(token % 2**32).to_bytes(4, "little")')),),
+        ),
+        Mutant(
             "own-tokens-first",
             "The digest of the block before and the block's tokens were hashed in the other order: the digest comes first.",
             edits=((_LINE, 'parent = hashlib.sha256(b"".join(token.to_bytes(8, "little") for token in block) + parent).digest()'),),
@@ -157,6 +164,13 @@ PREFIX_BLOCK_HASHES = Check(
             "Use hashlib.sha256.",
             body=f"{_HEAD}    parent = 0\n    for start in range(0, len(tokens) - block_size + 1, block_size):\n"
             "        parent = hash((parent, *tokens[start : start + block_size]))\n        names.append(str(parent))\n    return names\n",
+        ),
+        Mutant(
+            "python-hash-of-a-tuple",
+            "Python's hash() was used. It is made to be fast, not to tell texts apart: hash(-1) == hash(-2), and whoever knows it can write a text that gets your blocks. "
+            "Use hashlib.sha256.",
+            body=f"{_HEAD}    parent = 0\n    for start in range(0, len(tokens) - block_size + 1, block_size):\n"
+            "        parent = hash((parent, tuple(tokens[start : start + block_size])))\n        names.append(str(parent))\n    return names\n",
         ),
     ),
     right=(

@@ -6,6 +6,17 @@ import torch
 from torch import Tensor
 
 FAR = 2**31 - 1  # an entry that names no block
+# Runs in the answer's process. v_apart: the first places of all blocks of V lie side by side, then the
+# second ones: the strides of K are wrong for V, and no address shows it.
+HARNESS = """
+import torch
+
+def run(function, q, k_cache, v_cache, *given, v_apart=False, **more):
+    if v_apart:
+        blocks, places, *row = v_cache.shape
+        v_cache = torch.empty((places, blocks, *row), dtype=v_cache.dtype, device=v_cache.device).transpose(0, 1).copy_(v_cache)
+    return function(q, k_cache, v_cache, *given, **more)
+"""
 
 
 def tables(g: torch.Generator, lengths: Sequence[int], block: int, spare: int = 2, garbage: int | None = None, common: int = 0) -> tuple[Tensor, int]:

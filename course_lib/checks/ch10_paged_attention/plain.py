@@ -13,7 +13,7 @@ def _own(cache: Tensor, table: Tensor, length: int) -> Tensor:
 
 
 def _decoding(way):
-    def decode(q, k_cache, v_cache, block_tables, lengths, scale=None):
+    def decode(q, k_cache, v_cache, block_tables, lengths, scale=None, v_apart=False):
         out = torch.zeros_like(q)
         for b, n in enumerate(lengths.tolist()):
             if n:
@@ -24,7 +24,7 @@ def _decoding(way):
 
 
 def _prefilling(way):
-    def prefill(q, k_cache, v_cache, block_tables, cu_q, lengths, max_q, scale=None):
+    def prefill(q, k_cache, v_cache, block_tables, cu_q, lengths, max_q, scale=None, v_apart=False):
         out = torch.zeros_like(q)
         for b, n in enumerate(lengths.tolist()):
             first, last = int(cu_q[b]), int(cu_q[b + 1])

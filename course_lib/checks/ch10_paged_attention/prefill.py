@@ -4,7 +4,7 @@ import torch
 
 from course_lib.checks.ch05_flash_forward import sentences as flash
 from course_lib.checks.ch10_paged_attention import sentences
-from course_lib.checks.ch10_paged_attention.inputs import FAR, paged
+from course_lib.checks.ch10_paged_attention.inputs import FAR, HARNESS, paged
 from course_lib.checks.ch10_paged_attention.plain import PREFILLS
 from course_lib.checks.ch10_paged_attention.prefill_right import RIGHT
 from course_lib.checks.ch10_paged_attention.rules import PREFILL
@@ -21,8 +21,20 @@ def _probes(g: torch.Generator) -> list[Probe]:
         Probe("3, 20 and 1 new of 40, 25 and 9 keys, 6 heads share 2", paged(g, (40, 25, 9), 16, 6, 2, 24, queries=(3, 20, 1)), axes=AXES),
         Probe("4 and 0 new of 12 and 40 keys, blocks of 1, scale = 0.3", paged(g, (12, 40), 1, 3, 3, 17, queries=(4, 0)), {"scale": 0.3}, axes=AXES),
         Probe("whole texts of 45 and 6, unused entries name no block", paged(g, (45, 6), 4, 4, 2, 20, queries=(45, 6), garbage=FAR), axes=AXES),
-        Probe("the K cache alone transposed in memory, 5 new of 40", paged(g, (40,), 16, 2, 2, 18, queries=(5,)), layout="mixed", axes=AXES, diagnose=False),
-        Probe("transposed in memory, 7 and 9 new of 30 and 35", paged(g, (30, 35), 16, 4, 2, 18, queries=(7, 9)), layout="transposed", axes=AXES),
+        Probe(
+            "the K cache transposed in memory, V's blocks side by side, 5 new of 40",
+            paged(g, (40,), 16, 2, 2, 18, queries=(5,)),
+            {"v_apart": True},
+            layout="mixed",
+            axes=AXES,
+            diagnose=False,
+        ),
+        Probe(
+            "transposed in memory, 7 and 9 new of 70 and 35, blocks of 64",
+            paged(g, (70, 35), 64, 4, 2, 18, queries=(7, 9)),
+            layout="transposed",
+            axes=AXES,
+        ),
         Probe("60 new of 64: four tiles of rows", paged(g, (64,), 16, 2, 1, 32, queries=(60,)), axes=AXES),
         Probe("NaN in every place that is no request's own", paged(g, (19, 50), 16, 2, 2, 20, queries=(4, 3), nan=True), axes=AXES, diagnose=False),
         Probe(
@@ -36,6 +48,7 @@ PAGED_PREFILL = Check(
     probes=_probes,
     reference=PREFILLS[0],
     baselines=PREFILLS,
+    harness=HARNESS,
     rules=PREFILL,
     mutants=(
         Mutant(
@@ -65,6 +78,14 @@ PAGED_PREFILL = Check(
             "begin-dropped",
             "Right for the first request, wrong for the others: query i of request b is row cu_q[b] + i of q and of the output.",
             edits=(("q_ptr + (begin + queries)[:, None]", "q_ptr + queries[:, None]"),),
+        ),
+        Mutant(
+            "begin-dropped-twice",
+            "Right where a request is the only one: query i of request b is row cu_q[b] + i of q and of the output, and here every request read and wrote from row 0.",
+            edits=(
+                ("q_ptr + (begin + queries)[:, None]", "q_ptr + queries[:, None]"),
+                ("out_ptr + (begin + queries)[:, None]", "out_ptr + queries[:, None]"),
+            ),
         ),
         Mutant(
             "rows-not-divided",

@@ -43,6 +43,11 @@ def looking_up(end: str) -> list[Mutant]:
             edits=((V_LOAD, V_LOAD.replace("block * v_sblock", "at // BLOCK * v_sblock")),),
         ),
         Mutant(
+            "place-in-the-tile",
+            "The place in the block was counted from the tile's first key: right where tiles begin with a block, wrong for blocks longer than a tile. It is at % BLOCK.",
+            edits=((PLACE, "place = keys % BLOCK"),),
+        ),
+        Mutant(
             "not-advanced",
             "Every turn of the loop read the first tile of keys again: positions begin at `start`.",
             edits=(("at = start + keys  # [BLOCK_N], positions in the text", f"at = tl.where(start + keys < {end}, keys, {end})"),),
@@ -69,6 +74,11 @@ def by_rules() -> list[Mutant]:
         sentences.stored_every_turn(),
         sentences.second_product_rounded(),
         sentences.strides_of_k("h_kv * v_sh + dims[None, :] * v_sd"),
+        Mutant(
+            "v-blocks-by-strides-of-k",
+            "The blocks of V were looked for with the strides of K. The two caches have the same shape and need not lie alike in memory: each has strides of its own.",
+            edits=((V_LOAD, V_LOAD.replace("block * v_sblock + place * v_sn", "block * k_sblock + place * k_sn")),),
+        ),
         Mutant(
             "copied",
             "That is what `.contiguous()`, `.float()` or `.to(...)` in the host function does, and here it copies the whole cache.",

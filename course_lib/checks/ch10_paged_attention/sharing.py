@@ -83,6 +83,8 @@ def run(subject, num_blocks, steps):
                 del texts[who]
             elif verb == "fork":
                 made = fork(tables[what], allocator)
+                if made is None:
+                    raise TypeError("fork_sequence returned None")
                 if made is tables[what]:
                     said = "the very same list came back"
                 if not isinstance(made, list):
@@ -106,6 +108,8 @@ def grown(copy, table, text, token, allocator, memory):
     pair = copy(table, len(text), BLOCK, allocator)
     said = "done"
     if pair is not None:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or None in pair:
+            raise TypeError(f"copy_on_write returned {'one number' if isinstance(pair, int) else 'something else than None or (old, fresh)'}")
         old, fresh = pair
         memory[fresh][:] = memory[old]
         said = "a block copied"
@@ -210,6 +214,11 @@ FORK_SEQUENCE = Check(
             edits=(("return list(table)", "return table"),),
         ),
         Mutant(
+            "not-returned",
+            "Nothing came back where the new request's table should. Is a `return` missing?",
+            edits=(("    return list(table)", "    list(table)"),),
+        ),
+        Mutant(
             "not-shared",
             "The new table names the blocks, but nobody counted the second holder: when one of the two ends, the other's blocks are given away; and a write "
             "finds a block that looks unshared. Call share for each block.",
@@ -277,6 +286,36 @@ COPY_ON_WRITE = Check(
             "exchanged",
             "The pair is (old, fresh), what to copy and where to: the other way round the shared block is overwritten with what lay in the fresh one.",
             edits=(("return old, fresh", "return fresh, old"),),
+        ),
+        Mutant(
+            "appended",
+            "The fresh block was put behind the shared one: the table has one block too many, and the token was written into the shared one. Put the fresh block in its place.",
+            edits=(("    table[entry] = fresh\n", "    table.append(fresh)\n"),),
+        ),
+        Mutant(
+            "only-the-fresh",
+            "Only the fresh block's number came back. Whoever copies needs both: (old, fresh).",
+            edits=(("return old, fresh", "return fresh"),),
+        ),
+        Mutant(
+            "told-without-a-copy",
+            "A fresh block at the table's end has no old one: nothing is to be copied, return None.",
+            edits=(
+                (
+                    "        table.append(allocator.allocate())\n        return None",
+                    "        table.append(allocator.allocate())\n        return None, table[-1]",
+                ),
+            ),
+        ),
+        Mutant(
+            "error-swallowed",
+            "With no block free, the allocator's RuntimeError was caught and the shared block written as it is. Let the error pass: the caller decides who waits.",
+            edits=(
+                (
+                    "    fresh = allocator.allocate()  # first: if there is none, nothing has changed\n",
+                    "    try:\n        fresh = allocator.allocate()\n    except RuntimeError:\n        return None\n",
+                ),
+            ),
         ),
         Mutant(
             "copy-not-told",

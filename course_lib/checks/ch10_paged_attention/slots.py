@@ -94,6 +94,14 @@ APPEND_SLOTS = Check(
             edits=(("    return torch.where(positions < 0, -1, slots)", "    return slots"),),
         ),
         Mutant(
+            "padding-as-position-0",
+            "Where positions is -1 the slot of position 0 came out: a padded row would overwrite the text's first key. Put -1 there at the end.",
+            edits=(
+                (_SLOTS, "slots = block * block_size + positions.clamp(min=0) % block_size"),
+                ("    return torch.where(positions < 0, -1, slots)", "    return slots"),
+            ),
+        ),
+        Mutant(
             "contiguous",
             "The text was placed in one piece behind its first block: from the second block on the table says where it goes on.",
             edits=((_SLOTS, "slots = block_tables[:, :1].long() * block_size + positions"),),
@@ -123,6 +131,16 @@ APPEND_SLOTS = Check(
             "first-table",
             "Right for the first request, wrong for the others: all were looked up in the first row of block_tables.",
             edits=((_BLOCK, "block = block_tables[0].long()[entry]"),),
+        ),
+        Mutant(
+            "position-for-slot",
+            "The position in the text came back. A slot is a place in memory: look up the position's block in the table first.",
+            edits=((_SLOTS, "slots = positions"),),
+        ),
+        Mutant(
+            "factor-exchanged",
+            "Block and place changed parts: a block holds block_size slots, so the block's number is what is multiplied.",
+            edits=((_SLOTS, "slots = block + positions % block_size * block_size"),),
         ),
         Mutant(
             "block-only",
@@ -198,7 +216,7 @@ def _gather_probes(g: torch.Generator) -> list[Probe]:
 
     return [
         Probe("the example", (_cache(g, 9, 4, 2, 3), table(7, 2, 900), 5), axes=ROW_AXES),
-        Probe("three whole blocks", (_cache(g, 8, 4, 3, 5), table(6, 0, 3, -4), 12), axes=ROW_AXES),
+        Probe("three whole blocks", (_cache(g, 8, 4, 3, 5), table(6, 0, 3, 900), 12), axes=ROW_AXES),
         Probe("less than a block", (_cache(g, 6, 16, 1, 4), table(5, 1, 2), 3), axes=ROW_AXES),
         Probe("blocks of 1", (_cache(g, 7, 1, 2, 4), table(3, 6, 0, 5, 2), 4), axes=ROW_AXES),
         Probe("blocks of 16, 37 keys, float16", (_cache(g, 12, 16, 2, 8, torch.float16), table(11, 4, 9, 10**6), 37), axes=ROW_AXES),
@@ -230,6 +248,11 @@ PAGED_GATHER = Check(
             "in-a-row",
             "The blocks were taken as they lie in memory, from the first one on: the table says which follows which.",
             edits=(("blocks = block_table[:used].long()", "blocks = block_table[:1].long().clamp(max=cache.shape[0] - used) + torch.arange(used)"),),
+        ),
+        Mutant(
+            "table-not-read",
+            "The blocks were taken as they lie in memory, from block 0 on: the table says which block comes first and which follows which.",
+            edits=(("blocks = block_table[:used].long()", "blocks = torch.arange(used)"),),
         ),
         Mutant(
             "sorted",

@@ -101,6 +101,17 @@ FRAGMENTATION_WASTE = Check(
             edits=(("reserved += min(held, end) - tokens", "reserved += end - tokens"),),
         ),
         Mutant(
+            "reserved-outside-rest",
+            "Tokens to come were counted as reserved although the request does not hold their slots yet: only what lies inside its units is reserved. (The third "
+            "share, what is left of 1, fell below 0.)",
+            edits=(("reserved += min(held, end) - tokens", "reserved += end - tokens"), ("never += max(0, held - end)", "never += held - end")),
+        ),
+        Mutant(
+            "percent",
+            "These are per cent; shares of 1 were asked for.",
+            edits=((_RETURN, "return 100 * used / slots, 100 * reserved / slots, 100 * never / slots"),),
+        ),
+        Mutant(
             "all-reserved",
             "Everything that is held and not used was called reserved. What lies past the request's end will never be used.",
             edits=(("reserved += min(held, end) - tokens", "reserved += held - tokens"), ("never += max(0, held - end)", "pass")),

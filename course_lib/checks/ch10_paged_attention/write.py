@@ -5,9 +5,10 @@ from torch import Tensor
 
 from course_lib.checks.ch05_flash_forward.rules import WITH_STRIDES
 from course_lib.checks.ch10_paged_attention.write_right import RIGHT
-from course_lib.grading.kernel_rules import launches, loads, no_copies, size, stores
+from course_lib.grading.kernel_rules import launches, loads, no_copies, no_idle, size, stores
 from course_lib.grading.spec import Check, Mutant, Probe
 
+AXES = ("token", "head", "feature")  # of the rows that have a slot
 RETURNS = "the caches' rows at the slots, and how many other numbers of the caches changed (k, v, others)"
 
 # Runs in the answer's process, in the answer's place: the caches are the answer's own, and nothing counts as an argument that was changed.
@@ -17,8 +18,13 @@ import torch
 def laid(x):
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
-def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
-    if one_buffer:
+def turned(x):  # the first two dimensions the other way round in memory
+    return torch.empty((x.shape[1], x.shape[0], *x.shape[2:]), dtype=x.dtype, device=x.device).transpose(0, 1).copy_(x)
+
+def run(function, k, v, k_cache, v_cache, slots, one_buffer=False, v_apart=False):
+    if v_apart:
+        kc, v, vc = laid(k_cache), turned(v), turned(v_cache)
+    elif one_buffer:
         both = torch.empty((k_cache.shape[0], 2, *k_cache.shape[1:]), dtype=k.dtype, device=k.device)
         kc, vc = both[:, 0], both[:, 1]
         kc.copy_(k_cache), vc.copy_(v_cache)
@@ -38,18 +44,24 @@ def run(function, k, v, k_cache, v_cache, slots, one_buffer=False):
 """
 
 
-def by_slots(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def by_slots(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     return k[slots >= 0], v[slots >= 0], 0
 
 
-def by_writing(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def by_writing(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     mine = slots[slots >= 0]
     kc, vc = k_cache.clone().flatten(0, 1), v_cache.clone().flatten(0, 1)
     kc[mine], vc[mine] = k[slots >= 0], v[slots >= 0]
     return kc[mine], vc[mine], 0
 
 
-def one_by_one(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False) -> tuple[Tensor, Tensor, int]:
+def one_by_one(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, one_buffer: bool = False, v_apart: bool = False
+) -> tuple[Tensor, Tensor, int]:
     rows = [t for t, slot in enumerate(slots.tolist()) if slot >= 0]
     return torch.stack([k[t] for t in rows]), torch.stack([v[t] for t in rows]), 0
 
@@ -66,13 +78,14 @@ def _given(
 
 def _probes(g: torch.Generator) -> list[Probe]:
     return [
-        Probe("1 token, blocks of 4", _given(g, 1, 3, 4, 2, 20)),
-        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16)),
-        Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20)),
-        Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), layout="transposed"),
-        Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}),
-        Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7))),
-        Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), diagnose=False),
+        Probe("1 token, blocks of 4", _given(g, 1, 3, 4, 2, 20), axes=AXES),
+        Probe("5 tokens of 3 heads, blocks of 16", _given(g, 5, 4, 16, 3, 16), axes=AXES, diagnose=False),
+        Probe("9 tokens of 4 heads, D = 20, blocks of 4", _given(g, 9, 5, 4, 4, 20), axes=AXES),
+        Probe("7 tokens, blocks of 1, transposed in memory", _given(g, 7, 19, 1, 3, 12), axes=AXES, layout="transposed"),
+        Probe("K and V in turn in one tensor, 6 tokens", _given(g, 6, 5, 4, 2, 24), {"one_buffer": True}, axes=AXES),
+        Probe("V and its cache with other strides than K's, 5 tokens", _given(g, 5, 4, 4, 2, 20), {"v_apart": True}, axes=AXES),
+        Probe("3 of 8 tokens have no slot", _given(g, 8, 5, 4, 2, 20, off=(1, 4, 7)), axes=AXES),
+        Probe("float16, 20 tokens", _given(g, 20, 6, 16, 2, 32, dtype=torch.float16), axes=AXES, diagnose=False),
     ]
 
 
@@ -100,6 +113,7 @@ WRITE_KV = Check(
         stores(_rows),
         loads(lambda probe: _rows(probe) + 16 * probe.args[0].shape[0] * probe.args[0].shape[1], "reading K, V and the slots once a row"),
         no_copies(WITH_STRIDES),
+        no_idle(1, "there are T * H_KV rows, and each program takes ROWS of them."),
     ),
     mutants=(
         Mutant(
@@ -138,6 +152,12 @@ WRITE_KV = Check(
             edits=((_GRID, "grid = (triton.cdiv(T, ROWS),)"),),
         ),
         Mutant(
+            "grid-per-row",
+            "A program for each row was launched, and each takes ROWS of them: divide, and round up.",
+            edits=((_GRID, "grid = (T * H_KV,)"),),
+            rule="idle",
+        ),
+        Mutant(
             "one-buffer",
             "Right where the blocks of a cache lie one behind the other, wrong where something lies between them: the cache has a stride for each dimension, use kc_sblock.",
             edits=(
@@ -146,14 +166,24 @@ WRITE_KV = Check(
             ),
         ),
         Mutant(
+            "v-by-strides-of-k",
+            "V was read with the strides of K. They have the same shape and need not lie alike in memory: each tensor has strides of its own.",
+            edits=(("v_ptr + token[:, None] * v_st + head[:, None] * v_sh", "v_ptr + token[:, None] * k_st + head[:, None] * k_sh"),),
+        ),
+        Mutant(
+            "v-cache-by-strides-of-k",
+            "The cache of V was written with the strides of the cache of K. Each tensor has strides of its own.",
+            edits=((_V_STORE, _V_STORE.replace("block * vc_sblock + place * vc_sn", "block * kc_sblock + place * kc_sn")),),
+        ),
+        Mutant(
             "not-in-place",
             "The caches are as they were: what was written is a copy of them.",
             edits=((_HOST, f"{_HOST}    k_cache, v_cache = torch.empty_like(k_cache).copy_(k_cache), torch.empty_like(v_cache).copy_(v_cache)\n"),),
         ),
         Mutant(
             "no-mask",
-            "On a GPU this overwrites whatever lies there. The usual causes: a slot of -1 that is used all the same (its row must be masked in loads and stores), rows past "
-            "T * H_KV, dims past D.",
+            "On a GPU this reads or overwrites whatever lies there. The usual causes: a slot of -1 that is used all the same (its row must be masked in loads and stores), "
+            "rows past T * H_KV, dims past D.",
             edits=(("mine = (slots >= 0)[:, None] & (dims < D)[None, :]", "mine = (rows < T * H_KV)[:, None] & (dims < D)[None, :]"),),
             rule="out-of-range",
         ),
