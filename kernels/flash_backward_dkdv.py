@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.launching import choose, power_of_two, require_attention, require_backward
+from kernels.launching import choose, not_compiled_in, power_of_two, require_attention, require_backward
 
 # head size -> KiB of shared memory a block needs -> tiles; chosen by sweeps on an H200 (course_lib.tune), compiled for the others
 CONFIGS = {
@@ -40,7 +40,7 @@ CONFIGS = {
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit(do_not_specialize=["N_Q"])  # a length of 1 compiled in: CUDA 12.8 then reads an unset register (tools/ahead_machine_code.py)
+@triton.jit
 def flash_backward_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
     q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, H_KV, GROUP, N_Q, N_KV, scale, scale_log2,
@@ -110,6 +110,9 @@ def flash_backward_dkdv_kernel(
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=mine)
 
 
+one_query = not_compiled_in(flash_backward_dkdv_kernel, "N_Q")  # a length of 1 as a constant is compiled wrongly
+
+
 def flash_backward_dkdv(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor,
     causal: bool = False, scale: float | None = None, config: dict | None = None,
@@ -128,7 +131,8 @@ def flash_backward_dkdv(
     if dk.numel():
         BLOCK_D = power_of_two(D)
         config = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
-        flash_backward_dkdv_kernel[(triton.cdiv(N_KV, config["BLOCK_N"]) * B * H_KV,)](
+        kernel = flash_backward_dkdv_kernel if N_Q > 1 else one_query
+        kernel[(triton.cdiv(N_KV, config["BLOCK_N"]) * B * H_KV,)](
             q, k, v, dout, lse, delta, dk, dv, q.stride(), k.stride(), v.stride(), dout.stride(), dk.stride(), dv.stride(),
             H_KV, H // H_KV, N_Q, N_KV, scale, scale * 1.4426950408889634, D=D, BLOCK_D=BLOCK_D, CAUSAL=causal, **config,
         )  # fmt: skip

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from kernels.flash_window_backward_dq import flash_window_backward_dq
-from kernels.launching import choose, power_of_two, require_attention, require_backward, require_window
+from kernels.launching import choose, not_compiled_in, power_of_two, require_attention, require_backward, require_window
 
 # head size -> KiB of shared memory a block needs -> tiles; chosen by sweeps on an H200 (course_lib.tune), compiled for the others
 CONFIGS = {
@@ -38,7 +38,7 @@ CONFIGS = {
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit(do_not_specialize=["N_Q"])  # a length of 1 compiled in: CUDA 12.8 then reads an unset register (tools/ahead_machine_code.py)
+@triton.jit
 def flash_window_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
     q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, H_KV, GROUP, N_Q, N_KV, window, scale, scale_log2,
@@ -105,6 +105,9 @@ def flash_window_dkdv_kernel(
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=mine)
 
 
+one_query = not_compiled_in(flash_window_dkdv_kernel, "N_Q")  # a length of 1 as a constant is compiled wrongly
+
+
 def flash_window_backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor, window: int,
     scale: float | None = None, config: dict | None = None,
@@ -124,7 +127,8 @@ def flash_window_backward(
     if dk.numel():
         BLOCK_D = power_of_two(D)
         tiles = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
-        flash_window_dkdv_kernel[(triton.cdiv(N_KV, tiles["BLOCK_N"]) * B * H_KV,)](
+        kernel = flash_window_dkdv_kernel if N_Q > 1 else one_query
+        kernel[(triton.cdiv(N_KV, tiles["BLOCK_N"]) * B * H_KV,)](
             q, k, v, dout, lse, delta, dk, dv, q.stride(), k.stride(), v.stride(), dout.stride(), dk.stride(), dv.stride(),
             H_KV, H // H_KV, N_Q, N_KV, window, scale, scale * 1.4426950408889634, D=D, BLOCK_D=BLOCK_D, **tiles,
         )  # fmt: skip

@@ -38,7 +38,7 @@ CONFIGS = {
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
-@triton.jit(do_not_specialize=["N_KV"])  # as N_Q of the other half: a length of 1 is not compiled in
+@triton.jit
 def flash_window_dq_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr,
     q_strides, k_strides, v_strides, dout_strides, dq_strides, H, GROUP, N_Q, N_KV, window, scale, scale_log2,

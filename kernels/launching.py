@@ -30,6 +30,14 @@ def choose(configs: dict[int, dict], device: torch.device, itemsize: int = 2) ->
     return next((config for need, config in configs.items() if need <= fits), configs[min(configs)])
 
 
+def not_compiled_in(kernel, *lengths: str):
+    """The same kernel for a length of 1, which Triton otherwise compiles in as a constant, as it does multiples of 16 (those make it faster).
+
+    Constant zeros in the left operand of a product then lead the assembler of CUDA 12.8 astray on sm_90: see tools/ahead_machine_code.py.
+    """
+    return triton.jit(kernel.fn, do_not_specialize=list(lengths))
+
+
 def power_of_two(n: int) -> int:
     """The least power of two that is n or more, and at least 16: the shortest side that `tl.dot` takes."""
     return max(16, triton.next_power_of_2(n))

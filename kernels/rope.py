@@ -21,11 +21,10 @@ TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
 def config_for(N: int, H: int, D: int) -> dict:
-    """Four heads of as many positions as give each of 128 threads 8 pairs a head: a thread then has the angles of its own pairs for all heads."""
+    """8 pairs for each of 128 threads: two heads of 8 positions where half a head is 64 features (swept on an H200), more heads where positions are few."""
     HALF = max(8, triton.next_power_of_2(D // 2))
-    ROWS = min(max(1, 1024 // HALF), triton.next_power_of_2(N))
-    HEADS = max(4, 1024 // (HALF * ROWS))  # more heads where there are few positions
-    return {"HEADS": min(triton.next_power_of_2(H), HEADS), "ROWS": ROWS, "HALF": HALF, "num_warps": 4}
+    ROWS = min(max(1, 512 // HALF), triton.next_power_of_2(N))
+    return {"HEADS": min(triton.next_power_of_2(H), max(1, 1024 // (HALF * ROWS))), "ROWS": ROWS, "HALF": HALF, "num_warps": 4}
 
 
 @triton.jit(do_not_specialize=["N"])  # a step of 1 or 16 tokens needs no other code
