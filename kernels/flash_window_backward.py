@@ -105,7 +105,7 @@ def flash_window_dkdv_kernel(
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=mine)
 
 
-one_query = not_compiled_in(flash_window_dkdv_kernel, "N_Q")  # a length of 1 as a constant is compiled wrongly
+one_query = not_compiled_in(flash_window_dkdv_kernel, "N_Q")  # as in flash_backward_dkdv, whose loop this is
 
 
 def flash_window_backward(
