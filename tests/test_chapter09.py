@@ -21,6 +21,7 @@ DRAWINGS = {
         {"a program a head": {"Q": 2e3, "K": 4e5, "V": 4e5}, "a program a group": {"Q": 2e3, "K": 1e5, "V": 1e5, "parts and their lse": 9e3}}, 2.1e5
     ),
     "split_times": lambda: figures.split_times(TIMES),
+    "splits_raced": lambda: figures.splits_raced(recorded.table("ch09_splits").rows, 132, note=recorded.table("ch09_splits").source),
     "rates": lambda: figures.rates(recorded.table("decode").rows, note=recorded.table("decode").source),
 }
 
@@ -37,6 +38,10 @@ def test_titles_are_computed():
     assert "Part 3 has 33% of the keys and 80% of the weight" in DRAWINGS["part_weights"]().title
     assert "3.82 times the compulsory" in DRAWINGS["requested"]().title
     assert "1 request: 5 splits, 7.2x" in DRAWINGS["split_times"]().title and "64 requests: 1 split is the fastest" in DRAWINGS["split_times"]().title
+    fastest = max(recorded.table("ch09_splits").rows, key=lambda row: row["times as fast as 1 split"])
+    assert (
+        f"Measured: {fastest['splits']} splits" in DRAWINGS["splits_raced"]().title and "17 splits, 136 programs" in DRAWINGS["splits_raced"]().title
+    )
     shares = [row["of the ceiling (%)"] for row in recorded.table("decode").rows]
     assert f"{min(shares):.0f} to {max(shares):.0f}\u00a0%" in DRAWINGS["rates"]().title
 
@@ -49,6 +54,7 @@ def test_titles_are_computed():
         (lambda: figures.requested({"a": {"ghosts": 1}}, 10), "tensors among"),
         (lambda: figures.requested({"a": {"K": 1}}, 0), "above 0"),
         (lambda: figures.split_times({"a": [1.0]}), "two times"),
+        (lambda: figures.splits_raced([{"splits": 1}], 132), "at least two rows"),
         (lambda: figures.rates([]), "one to four"),
         (lambda: figures.rates([{"course (GB/s)": "-", "of the ceiling (%)": 1}]), "a number"),
         (lambda: split_counts.state(requests=0), "requests"),

@@ -195,6 +195,36 @@ def draw_split_times(ax: Axes, lines: Mapping[str, Sequence[float]], marked: int
 # ---------------------------------------------------------------- measured
 
 
+def splits_raced(rows: Sequence[Mapping], places: int, title: str | None = None, note: str = "") -> Picture:
+    """Measured speed over the number of splits, beside the rule's: rows with `splits`, `programs`, `times as fast as 1 split`, `by the rule`."""
+    needed = ("splits", "programs", "times as fast as 1 split", "by the rule")
+    if len(rows) < 2 or any(not isinstance(r.get(key), int | float) or r[key] <= 0 for r in rows for key in needed):
+        raise ValueError(f"splits_raced needs at least two rows with numbers above 0 named {', '.join(needed)}")
+    measured, rule = needed[2:]
+    best = max(rows, key=lambda r: r[measured])
+    over = next((r for r in rows if r["programs"] > places), None)  # the first that begins a second wave
+    words = f"Measured: {many(best['splits'], 'split')}, {number(best[measured], 3)}x as fast as 1"
+    if over:
+        words += f"; {over['splits']} splits, {over['programs']} programs for {places} places: {number(over[measured], 3)}x"
+    with Card(title or words, height=3.0, note=note.replace("`", "")) as card:
+        ax = card.axes(0.9, 0.6, WIDTH - 2.6, 2.3)
+        ends = []
+        for name, colour, key, dashes in (("measured", OUTPUT, measured, "-"), ("by the rule", MEMORY, rule, _DASHED)):
+            ax.plot([r["splits"] for r in rows], [r[key] for r in rows], color=colour, linewidth=1.6, linestyle=dashes, marker="o", markersize=3.5)
+            ends.append((rows[-1]["splits"], rows[-1][key], name, colour))
+        ax.set_xscale("log", base=2)
+        ax.set_ylim(0, 1.1 * max(r[key] for r in rows for key in (measured, rule)))
+        ax.set_xlim(0.93, 1.04 * rows[-1]["splits"])
+        label_ends(ax, ends, gap=0.22)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("splits of each head's keys")
+        ax.set_ylabel("times as fast as 1 split")
+        ax.grid(axis="y")
+        told = "; ".join(f"{r['splits']}: {number(r[measured], 3)} and {number(r[rule], 3)}" for r in rows)
+        return card.picture(f"Times as fast as one split, measured and by the rule, over the number of splits. {told}.")
+
+
 def rates(rows: Sequence[Mapping], title: str | None = None, note: str = "") -> Picture:
     """GB/s of the course's decode kernel and its peers, one panel for each problem, as `course bench decode` records them; the line is the ceiling."""
     if not rows or len(rows) > 4:
