@@ -8,7 +8,7 @@ import pytest
 from course_lib.chapters import CHAPTERS
 from course_lib.source import parse_exercises
 from tests.sample_course import SOURCE
-from tools import readme_table
+from tools import readme_speeds, readme_table
 from tools.readme_table import END, START
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,8 @@ def test_the_table_has_every_chapter_once_and_marks_what_is_coming():
 
 def test_drift_is_found_and_mended(tmp_path, capsys):
     (tmp_path / "solutions").mkdir()
-    (tmp_path / "README.md").write_text(f"before\n{START}\nold\n{END}\nafter\n", encoding="utf-8")
+    speeds = f"{readme_speeds.START}\nolder\n{readme_speeds.END}"
+    (tmp_path / "README.md").write_text(f"before\n{START}\nold\n{END}\n{speeds}\nafter\n", encoding="utf-8")
     assert readme_table.main(["--check"], tmp_path) == 1
     assert "make sync" in capsys.readouterr().err
     assert "old" in (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -39,6 +40,19 @@ def test_drift_is_found_and_mended(tmp_path, capsys):
     assert readme_table.main(["--check"], tmp_path) == 0
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "`course bench rows` makes it" in text  # no records in this folder
+
+
+def test_the_speeds_are_those_of_the_records():
+    import json
+
+    table = readme_speeds.table(ROOT / "benchmarks" / "results")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "matmul.json").read_text(encoding="utf-8"))["rows"]
+    wanted = next(row for row in rows if row["N"] == 8192)
+    line = next(line for line in table.splitlines() if line.startswith("| matmul"))
+    assert f"{wanted['course (TFLOP/s)']:,.0f} TFLOP/s" in line and f"{wanted['course / cuBLAS']:.2f}x cuBLAS" in line
+    assert table.count("\n| ") == len(readme_speeds.LINES) and "NVIDIA H200, 2026-" in table
+    assert table in README
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{START}", f"{END}\n{START}", f"{START}{START}{END}"])

@@ -1,4 +1,4 @@
-"""Write the chapter table of README.md, between its two markers, from course_lib/chapters.py.
+"""Write the chapter table of README.md, between its two markers, from course_lib/chapters.py, and the table of speeds from the committed records.
 
 python -m tools.readme_table [--check]
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from course_lib.chapters import CHAPTERS, Chapter
 from course_lib.source import Exercise
+from tools import readme_speeds
 from tools.sync import ROOT, sources
 
 START, END = "<!-- chapters: made by `make sync` -->", "<!-- end of chapters -->"
@@ -37,27 +38,28 @@ def exercises_by_chapter(root: Path) -> dict[int, list[Exercise]]:
     return {int(path.name[2:4]): exercises for path, exercises in sources(root).items()}
 
 
-def with_table(readme: str, new: str) -> str:
+def with_table(readme: str, new: str, start: str = START, end: str = END) -> str:
     """The README with the table between its markers replaced. ValueError where the markers are not there once each."""
-    if readme.count(START) != 1 or readme.count(END) != 1 or readme.index(START) > readme.index(END):
-        raise ValueError(f"README.md must hold the two marker lines once each, in this order: {START} and {END}")
-    before, rest = readme.split(START)
-    return f"{before}{START}\n\n{new}\n\n{END}{rest.split(END)[1]}"
+    if readme.count(start) != 1 or readme.count(end) != 1 or readme.index(start) > readme.index(end):
+        raise ValueError(f"README.md must hold the two marker lines once each, in this order: {start} and {end}")
+    before, rest = readme.split(start)
+    return f"{before}{start}\n\n{new}\n\n{end}{rest.split(end)[1]}"
 
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.readme_table", description="the chapter table of README.md")
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_table", description="the tables of README.md")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when it has drifted")
     arguments = parser.parse_args(argv)
     path = root / "README.md"
     try:
         old = path.read_text(encoding="utf-8")
         new = with_table(old, table(CHAPTERS, exercises_by_chapter(root)))
+        new = with_table(new, readme_speeds.table(root / "benchmarks" / "results"), readme_speeds.START, readme_speeds.END)
     except (OSError, ValueError) as error:
         print(f"readme_table: {error}", file=sys.stderr)
         return 1
     if arguments.check and old != new:
-        print("readme_table: the chapter table has drifted; run `make sync`.", file=sys.stderr)
+        print("readme_table: a table of README.md has drifted; run `make sync`.", file=sys.stderr)
         return 1
     if old != new:
         path.write_text(new, encoding="utf-8")
