@@ -1,5 +1,8 @@
 """A kernel that passes interpreted is compiled too, however it is launched; where that cannot be tried, the case says so."""
 
+import importlib
+import subprocess
+
 import pytest
 
 from course_lib.grading import catalogue
@@ -117,3 +120,25 @@ def test_every_kernel_with_a_product_promises_float32():
         if exercise.kind == "triton" and IEEE in exercise.solution:
             check = catalogue.checks(exercise.chapter)[exercise.name]
             assert check.exact_float32 and any(mutant.rule == "tf32" for mutant in check.mutants), exercise.name
+
+
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), MemoryError(), subprocess.CalledProcessError(-9, "ptxas")], ids=type)
+def test_the_machines_trouble_is_not_the_answers(monkeypatch, tmp_path, trouble):
+    """No room on the disk, no memory, an assembler that was killed: nothing is known of the answer then, and nothing is held against it."""
+    triton = pytest.importorskip("triton")
+    from course_lib.grading.compiling import compiled
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    (tmp_path / "answer_of_mine.py").write_text("def kernel(x_ptr):\n    pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("answer_of_mine")
+    monkeypatch.setattr(module, "kernel", triton.JITFunction(module.kernel))
+    launch = {"kernel": "kernel", "signature": {"x_ptr": "*fp32"}, "constants": {}, "options": {}}
+
+    def refuse(error):
+        monkeypatch.setattr(triton, "compile", lambda *args, **kwargs: (_ for _ in ()).throw(error))
+        return compiled(module, launch)["failure"]
+
+    assert refuse(trouble)["kind"] == "untried"
+    assert refuse(ValueError("a mistake of the kernel's"))["kind"] == "compile"

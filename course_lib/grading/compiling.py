@@ -8,6 +8,7 @@ import ast
 import linecache
 import os
 import re
+from subprocess import SubprocessError
 from types import ModuleType
 
 TARGETS = (80, 90)  # compute capabilities; the first where nothing is said
@@ -36,6 +37,8 @@ def compiled(module: ModuleType, launch: dict) -> dict:
     options = {name: value for name, value in launch["options"].items() if name in _OPTIONS and type(value) is int}
     try:
         made = triton.compile(ASTSource(kernel, launch["signature"], constants), target=GPUTarget("cuda", target, 32), options=options)
+    except (OSError, MemoryError, SubprocessError) as error:  # no room, no process, no file: the machine's trouble, not the answer's
+        return {"failure": {"kind": "untried", "type": type(error).__name__, "message": " ".join(str(error).split())[:200], "frames": []}}
     except Exception as error:
         return {"failure": _told(error, module.__file__, kernels)}
     rounded = launch.get("exact") and _rounded(made.asm["ttir"], module.__file__)
