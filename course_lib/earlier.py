@@ -20,7 +20,6 @@ from types import FrameType, ModuleType
 from course_lib import exercise_list, paths
 from course_lib.source import fingerprint, parse_answers
 
-FRESH = "course_earlier_"  # how the names of the modules begin that are made here: another process cannot import them
 FRESH = "course_earlier_"  # so begin the names of the modules made here; another process cannot import them
 _fresh = itertools.count(1)
 _own: dict[tuple, ModuleType] = {}

@@ -268,7 +268,7 @@ def document_block_mask(documents: Tensor, block_m: int, block_n: int) -> Tensor
     """
     # solution
     N = documents.shape[0]
-    first_q, first_k = torch.arange(0, N, block_m), torch.arange(0, N, block_n)
+    first_q, first_k = (torch.arange(0, N, block, device=documents.device) for block in (block_m, block_n))
     last_q = (first_q + block_m).clamp(max=N) - 1
     last_k = first_k + block_n - 1  # past the end in the last tile, which is then after every query
     early = documents[first_q][:, None] <= documents[last_k.clamp(max=N - 1)][None, :]

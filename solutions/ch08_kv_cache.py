@@ -24,7 +24,7 @@ def rope_cos_sin(positions: Tensor, head_dim: int, theta: float = 10_000.0) -> t
     Source: Su et al. 2021, RoFormer, section 3.2.2, equation 15; pairs as Llama's checkpoints store them.
     """
     # solution
-    speeds = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)  # [D / 2], radians a position
+    speeds = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)  # [D / 2], radians a position
     angles = positions[..., None].float() * speeds  # [..., N, D / 2]
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()

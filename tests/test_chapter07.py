@@ -270,6 +270,11 @@ def test_alibi_is_a_score_mod_and_the_classes_are_those_of_a_block_mask():
     assert oracles.max_error(out, torch.softmax(scores.masked_fill(~seen, -torch.inf), -1) @ v.double()) < 2e-6
 
 
+def test_the_classes_are_made_on_the_device_of_the_documents():
+    """The device "meta" refuses to meet a CPU's tensors, as a GPU does."""
+    assert document_block_mask(torch.zeros(20, dtype=torch.int64, device="meta"), 8, 4).device.type == "meta"
+
+
 # ---------------------------------------------------------------- the grading material
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from course_lib import datasheets, llm, model_sizes, roofline
+from course_lib.checks.ch08_kv_cache import generating_harness, sampling_harness
 from course_lib.figures import core
 from course_lib.figures import kv_cache as figures
 from course_lib.llm import KVCache, Llama, ModelConfig
@@ -232,3 +233,12 @@ def test_rope_is_the_librarys():
     config = ModelConfig(head_dim=32)
     for ours, theirs in zip(solutions.rope_cos_sin(torch.arange(200), 32), llm.rope_table(config, 200), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_tensors_are_made_on_the_device_of_the_inputs():
+    """The device "meta" has shapes and no numbers, and refuses to meet a CPU's tensors as a GPU does."""
+    where = torch.device("meta")
+    assert {x.device for x in solutions.rope_cos_sin(torch.arange(9, device=where), 8)} == {where}
+    assert generating_harness.told(torch.zeros(1, 3, dtype=torch.int64, device=where), 5, "")[1].device == where
+    logits, u = torch.zeros(2, 6, device=where), torch.zeros(3, device=where)
+    assert sampling_harness.run(lambda rows, draws: rows, logits, u)[1].device == where

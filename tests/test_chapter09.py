@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from course_lib import llm, recorded
+from course_lib import earlier, llm, recorded
 from course_lib.figures import core
 from course_lib.figures import flash_decoding as figures
-from course_lib.llm import KVCache, Llama, ModelConfig
+from course_lib.llm import KVCache, Llama, ModelConfig, loading
 from course_lib.states import SoftmaxState
 from course_lib.widgets import split_counts
 from solutions import ch03_online_softmax
 from solutions import ch09_flash_decoding as solutions
+from tools.sync import ROOT, read_notebook
 
 TIMES = {"1 request": [65, 35, 19, 11, 9, 10], "64 requests": [260, 300, 310, 340, 360, 400]}
 DRAWINGS = {
@@ -126,3 +127,14 @@ def test_the_split_kernel_gives_the_models_own_tokens():
 
     mine = llm.generate(model, tokens, 6, cache=KVCache(model.config, 1, 15, decode=decode), stop=False)
     assert torch.equal(mine, llm.generate(model, tokens, 6, stop=False))
+
+
+def test_the_notebooks_model_gives_the_same_tokens_where_bf16_is_usual(monkeypatch, capsys):
+    """On a GPU load_model gives bf16 unless it is asked; the cache is float32, and tokens are compared one by one."""
+    monkeypatch.setattr(loading, "_default_dtype", lambda *_: torch.bfloat16)
+    cells = read_notebook(ROOT / "notebooks" / "09_flash_decoding.ipynb").cells
+    cell = next(cell.source for cell in cells if cell.cell_type == "code" and "load_model" in cell.source)
+    names = {name: getattr(solutions, name) for name in ("merge_partial_attention", "split_kv_decode")}
+    cell = cell.replace("12", "2")  # tokens: the interpreter is slow
+    exec(cell, {"torch": torch, "llm": llm, "earlier": earlier, "device": "cpu", **names})
+    assert "same tokens: True" in capsys.readouterr().out

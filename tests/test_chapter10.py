@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from course_lib import hardware, oracles, reservations
+from course_lib import earlier, hardware, oracles, reservations
 
 hardware.tier()  # before the kernels below import triton: without a GPU they are interpreted
 
@@ -31,7 +31,9 @@ from course_lib.earlier import (  # noqa: E402
 from course_lib.figures import core  # noqa: E402
 from course_lib.figures import paged_attention as figures  # noqa: E402
 from course_lib.grading.spec import Evidence, Probe  # noqa: E402
+from course_lib.llm import loading  # noqa: E402
 from course_lib.widgets import block_tables as view  # noqa: E402
+from tools.sync import ROOT, read_notebook  # noqa: E402
 
 QUICK = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -457,3 +459,14 @@ def test_the_chapters_functions_give_the_models_tokens():
     through = generate(model, tokens, 4, cache=cache, stop=False)
     assert torch.equal(through, generate(model, tokens, 4, cache=KVCache(config, 2, 20), stop=False))
     assert allocator.num_free == 2  # 12 tokens stored in each of two texts
+
+
+def test_the_notebooks_model_gives_the_same_tokens_where_bf16_is_usual(monkeypatch, capsys):
+    """On a GPU load_model gives bf16 unless it is asked; both caches are float32, and tokens are compared one by one."""
+    monkeypatch.setattr(loading, "_default_dtype", lambda *_: torch.bfloat16)
+    cells = read_notebook(ROOT / "notebooks" / "10_paged_attention.ipynb").cells
+    cell = next(cell.source for cell in cells if cell.cell_type == "code" and "load_model" in cell.source)
+    cell = cell.replace("tokens, 20,", "tokens, 2,")  # the interpreter is slow
+    functions = (BlockAllocator, write_kv, paged_decode, paged_prefill)
+    exec(cell, {"torch": torch, "earlier": earlier, "device": "cpu", **{function.__name__: function for function in functions}})
+    assert "the same tokens: True" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -226,3 +227,13 @@ def test_two_launches_of_one_kernel_on_other_shapes_are_kept_apart():
     apart = Traffic("apart", (launch("matmul", 2), launch("softmax", 9), launch("matmul", 3)))
     assert {name: one.loaded for name, one in apart.tensors.items()} == {"matmul 1.a_ptr": 32, "softmax.a_ptr": 144, "matmul 2.a_ptr": 48}
     assert [list(one.shape) for one in apart.tensors.values()] == [[2, 4], [9, 4], [3, 4]] and "matmul 2.a_ptr" in repr(apart)
+
+
+def test_a_tensor_of_a_gpu_that_a_text_uses_comes_to_the_cpu(monkeypatch):
+    """Arguments are brought to the CPU by whoever counts; other tensors that the text names travel as they are, and the child sees no GPU."""
+    from course_lib import counting_child
+
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    parts = {"weight": {"value": torch.arange(3.0)}, "own": {"text": "def own():\n    return weight + 1"}}
+    reply = counting_child._answered(counting_child._packed({"function": {"name": "own", "parts": parts}, "args": (), "kwargs": {}}, "own"))
+    assert reply["result"].device.type == "cpu" and reply["result"].tolist() == [1, 2, 3]

@@ -20,7 +20,7 @@ from course_lib.commands.grade_submissions import Submission
 from course_lib.grading.verdict import Diagnosis, Verdict
 from course_lib.paths import ROOT
 
-START, SILENCE = 180.0, 240.0  # seconds until a worker is ready; between two of its lines (a check ends after 30 s, a judge starts within 90)
+START, SILENCE = 180.0, 240.0  # seconds until a worker is ready; between two of its lines (a check ends after 50 s, a judge starts within 90)
 _LOST = "Grading this submission ended the grader's own process, twice. Nothing else was affected. Grade it by itself to see why."
 
 

@@ -62,7 +62,7 @@ def run(subject, model, tokens, cache, max_new_tokens, eos=None, choose=None):
 
 def told(out, room, work):
     """dtype and shape, the tokens padded with -1 to a length that does not depend on how many there are, and `work`."""
-    row = torch.full((room + 2,), -1)
+    row = torch.full((room + 2,), -1, device=out.device)
     row[: out.numel()] = out.reshape(-1)[: len(row)]
     return f"{str(out.dtype).removeprefix('torch.')} {list(out.shape)}", row, work
 

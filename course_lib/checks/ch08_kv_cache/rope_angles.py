@@ -104,7 +104,7 @@ ROPE_COS_SIN = Check(
         Mutant(
             "step-one",
             "The exponents run 0, 1, 2, ... over D where 0, 2, 4, ... was meant: pair i has -2 i / D, so the speeds fall from 1 almost to 1 / theta.",
-            edits=(("torch.arange(0, head_dim, 2, dtype=torch.float32)", "torch.arange(head_dim // 2, dtype=torch.float32)"),),
+            edits=(("torch.arange(0, head_dim, 2,", "torch.arange(head_dim // 2,"),),
         ),
         Mutant(
             "over-half",

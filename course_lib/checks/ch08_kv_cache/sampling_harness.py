@@ -18,7 +18,7 @@ def run(subject, logits, u, temperature=1.0, top_k=None, top_p=1.0, edges=False)
     tokens = subject(rows, draws, **given)
     if edges or not isinstance(tokens, torch.Tensor):
         return tokens
-    law = torch.zeros(R, V)
+    law = torch.zeros(R, V, device=logits.device)
     form = f"{str(tokens.dtype).removeprefix('torch.')} {list(tokens.shape)}"
     if form != f"int64 [{R * G}]":
         return form, law
