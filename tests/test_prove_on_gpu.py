@@ -36,6 +36,11 @@ def test_every_step_has_commands(tmp_path):
     assert all(command[1:3] == ["-m", "tools.run_notebooks"] for _, command in commands("notebooks", tmp_path, []))
 
 
+def test_only_files_with_a_gpu_test_are_collected(tmp_path):
+    (_, command), *_ = commands("tests", tmp_path, [])
+    assert {"tests/test_gpu.py", "tests/test_profiling.py"} <= set(command) and "tests/test_widgets.py" not in command
+
+
 def test_the_exit_code_is_that_of_the_worst(tmp_path, monkeypatch):
     monkeypatch.setattr(
         prove_on_gpu, "commands", lambda step, folder, chapters: [(step, [sys.executable, "-c", f"raise SystemExit({step == 'parity'})"])]
