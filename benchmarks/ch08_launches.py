@@ -1,4 +1,4 @@
-"""Chapter 08: how many kernels one decoding step of ch08_decode's model starts, and how long they keep the GPU busy. Needs about 20 GB.
+"""Chapter 08: how many kernels one decoding step of ch08_decode's model starts, and how long they keep the GPU busy. Needs about 40 GB.
 
 python benchmarks/ch08_launches.py [FOLDER]
 """

@@ -96,9 +96,7 @@ def training_trial(
     exact = [x.double() for x in (q, k, v, dout)]
     reference = (out, *gradients(*exact, lse, (out * exact[3]).sum(-1), mask, scale))
     orders = []
-    for one, (out, lse) in enumerate(
-        [*forwards[:3], forwards[-1]]
-    ):  # the last one adds up key by key: V far from 0 leaves more of its rounding in delta
+    for one, (out, lse) in enumerate([*forwards[:3], forwards[-1]]):  # the last one adds up key by key: V far from 0 leaves more of its rounding in delta
         delta = delta_trial(out, dout)[1][one]
         ways = plain_gradients(q, k, v, dout, lse, delta, mask, scale, only=None if one == 0 else one + one // 3)
         orders += [(out, *way) for way in ways]

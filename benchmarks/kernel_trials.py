@@ -88,7 +88,9 @@ def attention_trial(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, scale
     return attention_trial_masked(q, k, v, mask_of(q.shape[2], k.shape[2], causal, q.device), scale)
 
 
-def attention_trial_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, changes: tuple = ()) -> tuple[tuple, list[tuple]]:
+def attention_trial_masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, changes: tuple = ()
+) -> tuple[tuple, list[tuple]]:
     """The same for any mask [N_Q, N_KV] (True = keep). `changes`: ways to compute one function of the scaled scores, the first one exact in float64."""
     group = q.shape[1] // max(1, k.shape[1])
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)

@@ -48,7 +48,8 @@ def test_what_a_product_reads():
 
 @pytest.mark.slow
 def test_the_disassembler_is_there(tmp_path):
-    """A kernel really compiled: its machine code is read, and is whole."""
+    """A kernel really compiled, for one query: the length is no constant of it; its machine code is read, and is whole."""
+    pytest.importorskip("triton")
 
     program = """
 import torch
@@ -59,14 +60,16 @@ q, k, rows = torch.empty(2, 4, 1, 128, dtype=torch.bfloat16, device="meta"), tor
 dout = torch.empty(2, 4, 1, 257, dtype=torch.bfloat16, device="meta")[..., 1::2]
 with absent_gpu(90, 227) as found:
     flash_backward_dkdv(q, k, k, dout, rows, rows)
-print(len(found), [unwritten_in(kernel.asm["cubin"]) for kernel in found], sum(len(kernel.asm["cubin"]) for kernel in found) > 10000)
+lengths = [any(name == "N_Q" and (i,) in kernel.src.constants for i, name in enumerate(kernel.src.fn.arg_names)) for kernel in found]
+print(lengths, len(found), [unwritten_in(kernel.asm["cubin"]) for kernel in found], sum(len(kernel.asm["cubin"]) for kernel in found) > 10000)
 """
 
     environment = {**{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}, "TRITON_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
-    assert ran.stdout.strip() == "1 [[]] True", ran.stderr[-2000:]
+    assert ran.stdout.strip() == "[False] 1 [[]] True", ran.stderr[-2000:]
 
 
 def test_what_is_no_machine_code_is_refused():
+    pytest.importorskip("triton")
     with pytest.raises(Exception, match="nvdisasm|exit status"):
         unwritten_in(b"not a kernel")
