@@ -22,7 +22,7 @@ from kernels.attention_delta import attention_delta
 from kernels.flash_backward_dkdv import flash_backward_dkdv
 from kernels.flash_backward_dq import flash_backward_dq
 from kernels.flash_forward import flash_attention_forward
-from kernels.launching import require_attention
+from kernels.launching import autocast, require_attention
 
 
 @torch.library.custom_op("attention_tile_by_tile::flash_attention", mutates_args=())
@@ -71,8 +71,6 @@ def flash_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: b
     scale    above 0; 1 / sqrt(D) where None
     returns  out as q; inside torch.autocast, in its dtype
     """
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.dtype in (torch.float32, torch.float16, torch.bfloat16) else x for x in (q, k, v))
+    q, k, v = autocast(q, k, v)
     scale = require_attention("flash_attention", q, k, v, scale)
     return _forward(q, k, v, causal, scale)[0]

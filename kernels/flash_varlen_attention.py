@@ -17,6 +17,7 @@ import torch
 from kernels.attention_delta import attention_delta
 from kernels.flash_varlen import flash_varlen_forward
 from kernels.flash_varlen_backward import flash_varlen_backward
+from kernels.launching import autocast
 
 
 @torch.library.custom_op("attention_tile_by_tile::flash_varlen_attention", mutates_args=())
@@ -73,7 +74,5 @@ def flash_varlen_attention(
     scale         above 0; 1 / sqrt(D) where None
     returns       out as q; inside torch.autocast, in its dtype
     """
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.dtype in (torch.float32, torch.float16, torch.bfloat16) else x for x in (q, k, v))
+    q, k, v = autocast(q, k, v)
     return _forward(q, k, v, cu_q, cu_k, max_q, max_k, causal, scale)[0]

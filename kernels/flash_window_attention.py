@@ -15,7 +15,7 @@ import torch
 from kernels.attention_delta import attention_delta
 from kernels.flash_window import flash_window_forward
 from kernels.flash_window_backward import flash_window_backward
-from kernels.launching import require_attention
+from kernels.launching import autocast, require_attention
 
 
 @torch.library.custom_op("attention_tile_by_tile::flash_window_attention", mutates_args=())
@@ -62,8 +62,6 @@ def flash_window_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wi
     scale    above 0; 1 / sqrt(D) where None
     returns  out as q; inside torch.autocast, in its dtype
     """
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if x.dtype in (torch.float32, torch.float16, torch.bfloat16) else x for x in (q, k, v))
+    q, k, v = autocast(q, k, v)
     scale = require_attention("flash_window_attention", q, k, v, scale)
     return _forward(q, k, v, window, scale)[0]

@@ -43,6 +43,15 @@ def power_of_two(n: int) -> int:
     return max(16, triton.next_power_of_2(n))
 
 
+def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors in the dtype of the torch.autocast that is on for their device; as they are where none is, or where they hold no floats."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype, floats = torch.get_autocast_dtype(device), (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(x.to(dtype) if x.dtype in floats else x for x in tensors)
+
+
 def require(holds: bool, kernel: str, sentence: str, **tensors: torch.Tensor) -> None:
     """ValueError with the shapes and dtypes of the tensors where something a kernel relies on does not hold."""
     if not holds:
