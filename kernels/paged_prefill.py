@@ -8,7 +8,8 @@ Grid       (tiles of max_q * GROUP rows * H_KV * B,): depends on no length; a ti
 
     row r of a tile is query r // GROUP, head r % GROUP of the group     K and V are read once for all of them
     query i of n sees the keys 0 .. i + length - n                       chunked prefill, a prefix hit, verification: all are this
-    for each tile of keys up to the last that a row sees:                whole tiles first, then those that need the mask
+    for each tile of keys up to the last that a row sees:                whole tiles first, then those that need the mask: all of them do
+                                                                         where an entry of the table names no block
         block = table[at // BLOCK];  k, v = cache[block, at % BLOCK]
         fold as in flash_forward
 """
@@ -20,25 +21,26 @@ import triton.language as tl
 from kernels.decoding import require_decode, require_group, require_paged
 from kernels.launching import choose, power_of_two, require
 
-# head size -> KiB of shared memory a block needs -> tiles
+# head size -> KiB of shared memory a block needs -> tiles; by a sweep on an H200, compiled for the others. Deep pipelines: the table delays every load
 CONFIGS = {
     64: {
-        66: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
+        66: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 5},
         24: {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 1},
         0: {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     },
     128: {
-        130: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 5},
+        164: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 7},
         96: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
-        0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
+        0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 8, "num_stages": 1},
     },
     256: {
-        164: {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4},
+        164: {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 8, "num_stages": 5},
         96: {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3},
         0: {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1},
     },
 }
 FEW = {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 5}  # rows of a step that verifies or prefills a few tokens
+ENTRIES = tl.constexpr(256)  # of a table, looked at in one step
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 
 
@@ -79,20 +81,30 @@ def paged_prefill_kernel(
     last = min(length, max(0, (tile * BLOCK_M + BLOCK_M - 1) // GROUP + shift + 1))
     last = tl.where(tile * BLOCK_M < n * GROUP, last, 0)
     full = min(full, last)
+    sound = tl.full([ENTRIES], 1, tl.int1)  # whether every entry behind the whole tiles names a block: then they need no mask at all
+    for entry in range(0, tl.cdiv(full, BLOCK), ENTRIES):
+        entries = entry + tl.arange(0, ENTRIES)
+        block = tl.load(table + entries * tables_strides[1], mask=entries < tl.cdiv(full, BLOCK), other=0)  # [ENTRIES]
+        sound = sound & (block >= 0) & (block < NUM_BLOCKS)
+    full = tl.where(tl.min(sound.to(tl.int32), 0) == 1, full, 0)
     for MASKED in tl.static_range(2):  # compiled twice: whole tiles first, then those that need the mask
         for start in range(full if MASKED else 0, last if MASKED else full, BLOCK_N):
             at = start + keys
-            block = tl.load(table + at // BLOCK * tables_strides[1], mask=at < last, other=-1).to(OFFSET)  # [BLOCK_N]
-            visible = (block >= 0) & (block < NUM_BLOCKS)
-            inside = visible[:, None] & in_head[None, :]
+            inside = in_head[None, :]  # the keys of a whole tile are all there
+            if MASKED:
+                block = tl.load(table + at // BLOCK * tables_strides[1], mask=at < last, other=-1).to(OFFSET)  # [BLOCK_N]
+                visible = (block >= 0) & (block < NUM_BLOCKS)
+                inside = inside & visible[:, None]
+            else:
+                block = tl.load(table + at // BLOCK * tables_strides[1]).to(OFFSET)
             k = tl.load(k_head + (block * k_strides[0] + at % BLOCK * k_strides[1])[:, None], mask=inside, other=0.0)  # [BLOCK_N, BLOCK_D]
             s = tl.dot(q, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
-            seen = visible[None, :]
             if MASKED:
-                seen = seen & (at[None, :] <= queries[:, None] + shift)
-            s = tl.where(seen, s, float("-inf"))
+                s = tl.where(visible[None, :] & (at[None, :] <= queries[:, None] + shift), s, float("-inf"))
             new_max = tl.maximum(row_max, tl.max(s, 1) * scale)  # in units of log2: exp2 is the instruction there is
-            base = tl.where(new_max == float("-inf"), 0.0, new_max)  # -inf - -inf is NaN: a row without keys stays 0
+            base = new_max
+            if MASKED:
+                base = tl.where(new_max == float("-inf"), 0.0, new_max)  # -inf - -inf is NaN: a row without keys stays 0
             p = tl.exp2(s * scale - base[:, None])  # [BLOCK_M, BLOCK_N]
             shrink = tl.exp2(row_max - base)
             row_max = new_max

@@ -16,7 +16,7 @@ from course_lib.grading.judge import NOT_COMPILED, RACES
 from course_lib.grading.servers import Servers
 from course_lib.grading.spec import Evidence
 from course_lib.grading.trial import Trial
-from course_lib.grading.verdict import STATUSES, Case, Verdict
+from course_lib.grading.verdict import STATUSES, Case, Diagnosis, Verdict
 from course_lib.source import parse_exercises
 
 SOURCE = MINI_COURSE / "solutions" / "ch90_mini.py"
@@ -342,6 +342,38 @@ def test_the_second_time_around_torch_may_not_do_the_work_either():
             assert found.cases[-1].name == "resources: torch does the work (compiled)"
     finally:
         servers.close()
+
+
+@pytest.mark.parametrize("text", [KERNEL, BY_TORCH, KERNEL.replace("def double_and_mask(", "def double_and_mask(n, *,")])
+def test_trials_that_share_the_probes_find_what_one_finds(text):
+    """As four processes do on a GPU, here interpreted: every probe once, in their order, whoever ran it; also where each call fails."""
+    servers, seen = Servers(), []
+    try:
+        for many in (1, 4):
+            trials = [Trial(EXERCISES["double_and_mask"], CHECKS["double_and_mask"], text, 3, servers) for _ in range(many)]
+            found = trials[0].run_probes(trials[1:])
+            seen.append([(case.name, case.status, case.message) for case in found.cases])
+            for trial in trials:
+                trial.close()
+    finally:
+        servers.close()
+    assert seen[0] == seen[1] and len(seen[0]) == len(CHECKS["double_and_mask"].probes(torch.Generator().manual_seed(3))) + 1
+
+
+def test_the_second_time_around_is_judged_with_what_the_compiler_says(monkeypatch):
+    """The part of a check that needs a GPU, here with interpreted processes in the place of compiled ones."""
+    verdict = Verdict("double_and_mask", 90, "passed", 3, 3, cases=[Case("interpreted", "passed")])
+    exact = dataclasses.replace(CHECKS["double_and_mask"], exact_float32=True)
+    tf32 = Diagnosis("tf32", "rounded")
+    monkeypatch.setattr(judging, "Trial", lambda *given: Trial(*given[:5]))
+    judge = judging.Judge()
+    for refused, status, points in ((None, "passed", 3), (tf32, "failed", 0)):
+        monkeypatch.setattr(judging.ahead, "compile_all", lambda trial, found, refused=refused: (Case("compiles", "passed"), refused))
+        with Trial(EXERCISES["double_and_mask"], exact, KERNEL, 3, judge.servers) as trial:
+            judging._run_compiled(verdict, trial, trial.run(), judge)
+        assert (verdict.status, verdict.points, verdict.diagnosis) == (status, points, refused)
+        assert verdict.cases[0].name == "interpreted" and all(case.status == "passed" for case in verdict.cases)
+    judge.close()
 
 
 def test_the_panel_says_what_the_interpreter_does_not_show(judge):

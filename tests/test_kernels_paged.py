@@ -211,6 +211,20 @@ def test_prefill_keeps_to_its_memory_whatever_the_offsets_say():
     paged_prefill(q, *pages, tables, int32(0, 9), int32(2**31 - 1), 3, config=ROWS)
 
 
+@pytest.mark.parametrize("bad", [-1, 99, 2**31 - 1])
+@pytest.mark.parametrize("entry", [0, 2, 5])
+def test_prefill_hides_the_keys_behind_an_entry_that_names_no_block(entry, bad):
+    """Also amid tiles of keys that every query sees, which are otherwise read without a mask."""
+    q, k, v = drawn(9, 1, 2, 1, 90, 16)
+    *pages, tables = caches.paged_cache(k, v, [90], 16)
+    tables[0, entry] = bad
+    out = paged_prefill(q, *pages, tables, int32(0, 9), int32(90), 9, config=ROWS)
+    at = torch.arange(90)
+    seen = (at[None, :] <= torch.arange(9)[:, None] + 81) & (at // 16 != entry)[None, :]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*(x.double() for x in (q.transpose(0, 1), *(x[0].expand(2, -1, -1) for x in (k, v)))), seen)
+    assert torch.allclose(out.double(), wanted.transpose(0, 1), atol=3e-6)
+
+
 def test_decode_is_prefill_of_one_query():
     q, k, v = drawn(3, 3, 4, 2, 50, 16)
     lengths = [50, 1, 33]
@@ -234,16 +248,17 @@ def test_decode_requests_the_closed_form(launches, block, splits):
 
 
 def test_prefill_requests_the_closed_form(launches):
-    """Each tile of rows reads the keys up to the last that one of its rows sees, once for a whole group."""
+    """Each tile of rows reads the keys up to the last that one of its rows sees, once for a whole group; the table behind its whole tiles twice."""
     H, H_KV, D, counts, lengths, block = 4, 2, 24, (19, 5), (60, 21), 16
     prefilled(*drawn(24, 2, H, H_KV, 60, D), counts, lengths, block)
-    keys = programs = 0
+    keys = programs = looked_at = 0
     for count, length in zip(counts, lengths, strict=True):
         for first in range(0, count * 2, 16):  # 16 rows are 8 queries of 2 heads
             keys += min(length, (first + 15) // 2 + length - count + 1)
+            looked_at += min(length, first // 2 + length - count + 1) // 16  # a block of 16 is a tile
     programs = math.ceil(19 * 2 / 16) * H_KV * 2  # the grid is the same for both requests
     assert launches[0].programs == programs
-    assert launches[0].bytes_loaded == H_KV * keys * (2 * D * 4 + 4) + 24 * H * D * 4 + programs * 3 * 4
+    assert launches[0].bytes_loaded == H_KV * (keys * (2 * D * 4 + 4) + looked_at * 4) + 24 * H * D * 4 + programs * 3 * 4
     assert launches[0].bytes_stored == 24 * H * D * 4
 
 

@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import torch
 
 from course_lib import hardware
 from course_lib.grading import ahead, catalogue, diagnose, excerpt, lines
-from course_lib.grading.servers import Servers
+from course_lib.grading.servers import FORKS, Servers
 from course_lib.grading.trial import Findings, Trial
 from course_lib.grading.verdict import Diagnosis, Verdict
 from course_lib.source import Exercise, fingerprint
@@ -28,6 +30,7 @@ from course_lib.source import Exercise, fingerprint
 IDLE = 600.0
 RACES = "The interpreter runs the programs of a kernel one after another: a race between two of them does not show here."
 NOT_COMPILED = "Whether the kernel compiles for a GPU could not be tried here."
+_MOST_SHARING = 4
 _TRITON = hardware.has_triton()
 
 
@@ -97,18 +100,7 @@ def _decide(verdict: Verdict, exercise: Exercise, text: str, seed: int, judge: J
         if verdict.tier == "interpreter":
             _compile(verdict, trial, found)
             return
-        if material.exact_float32:  # the same verdict on every GPU, also where TF32 happens to be close enough, or is not to be had
-            case, refused = ahead.compile_all(trial, found)
-            if refused and refused.id == "tf32":
-                verdict.status, verdict.points, verdict.diagnosis, verdict.cases = "failed", 0, refused, [*verdict.cases, case]
-                return
-    with Trial(exercise, material, text, seed, judge.servers, "compiled") as trial:
-        found, cases = trial.run_probes(), verdict.cases
-        passed = _conclude(verdict, trial, found, judge.memo)
-        verdict.cases = cases + found.cases
-        if not passed:
-            said = verdict.diagnosis
-            verdict.diagnosis = Diagnosis(said.id, f"Right in the interpreter, wrong when compiled for the GPU. {said.message}")
+        _run_compiled(verdict, trial, found, judge)
 
 
 def _conclude(verdict: Verdict, trial: Trial, found: Findings, memo: dict) -> bool:
@@ -140,6 +132,31 @@ def _compile(verdict: Verdict, trial: Trial, found: Findings) -> None:
     verdict.details["notes"] = [RACES] if case is not None and case.status != "blocked" else [RACES, NOT_COMPILED]
     if refused:
         verdict.status, verdict.points, verdict.diagnosis = "failed", 0, refused
+
+
+def _run_compiled(verdict: Verdict, trial: Trial, found: Findings, judge: Judge) -> None:
+    """With a GPU: what passed in the interpreter must pass there as well. Compiling is most of the wait, so several processes share the probes."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        # the same verdict on every GPU, also where TF32 happens to be close enough, or is not to be had
+        asked = pool.submit(ahead.compile_all, trial, found) if trial.material.exact_float32 else None
+        copies = [Trial(trial.exercise, trial.material, trial.text, trial.seed, judge.servers, "compiled") for _ in range(_sharing())]
+        on_gpu, *others = map(stack.enter_context, copies)
+        seen, cases = on_gpu.run_probes(others), verdict.cases
+        case, refused = asked.result() if asked else (None, None)
+        if refused and refused.id == "tf32":
+            verdict.status, verdict.points, verdict.diagnosis, verdict.cases = "failed", 0, refused, [*cases, case]
+            return
+        passed = _conclude(verdict, on_gpu, seen, judge.memo)
+    verdict.cases = cases + seen.cases
+    if not passed:
+        said = verdict.diagnosis
+        verdict.diagnosis = Diagnosis(said.id, f"Right in the interpreter, wrong when compiled for the GPU. {said.message}")
+
+
+def _sharing() -> int:
+    """Processes that share the probes on a GPU: each compiles on one core, and has a CUDA context of its own."""
+    return min(_MOST_SHARING, len(os.sched_getaffinity(0))) if FORKS else 1
 
 
 def _unreadable(text: str, name: str) -> Diagnosis | None:

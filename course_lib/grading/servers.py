@@ -21,6 +21,7 @@ class Servers:
 
     def __init__(self):
         self._running: dict[str, tuple[subprocess.Popen, socket.socket, str]] = {}
+        self._one_at_a_time = threading.Lock()  # trials on a GPU ask from several threads
 
     def start(self, flavour: str = "interpret") -> None:
         """Start the server of this flavour, if it is not running. It imports torch while the caller goes on."""
@@ -36,16 +37,17 @@ class Servers:
 
     def fork(self, flavour: str, wanted: dict, fds: list[int]) -> None:
         """Ask for one child that gets these descriptors."""
-        for last_try in (False, True):
-            self.start(flavour)
-            try:
-                socket.send_fds(self._running[flavour][1], [json.dumps(wanted).encode()], fds)
-                return
-            except OSError:
-                self._running[flavour][0].kill()
-                self._running[flavour][0].wait()
-                if last_try:
-                    raise
+        with self._one_at_a_time:
+            for last_try in (False, True):
+                self.start(flavour)
+                try:
+                    socket.send_fds(self._running[flavour][1], [json.dumps(wanted).encode()], fds)
+                    return
+                except OSError:
+                    self._running[flavour][0].kill()
+                    self._running[flavour][0].wait()
+                    if last_try:
+                        raise
 
     def _drop(self, flavour: str) -> None:
         if flavour in self._running:

@@ -5,6 +5,8 @@ Draws the probes, computes the float64 reference and the plain ways on each, sen
 """
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,9 +73,9 @@ class Trial:
         found.rules = self._rules(found.outcomes, found.cases, defaults.rules_of(self.exercise, self.material))
         return found
 
-    def run_probes(self) -> Findings:
-        """Only the probes, and the one rule that holds there too: the second time around, compiled."""
-        outcomes = self.probe_all()
+    def run_probes(self, others: Sequence["Trial"] = ()) -> Findings:
+        """Only the probes, and the one rule that holds there too: the second time around, compiled. `others`: trials of the same answer that share them."""
+        outcomes = self._shared([self, *others])
         cases = [self._case(outcome) for outcome in outcomes]
         found = Findings(outcomes, cases, rules=self._rules(outcomes, cases, (defaults.torch_does_the_work(self.material.allow),)))
         found.cases = [Case(f"{case.name} (compiled)", case.status, case.message, case.seconds) for case in cases]
@@ -140,9 +142,18 @@ class Trial:
         """The probes of this seed, or the same shapes with other numbers."""
         return self.material.probes(torch.Generator().manual_seed(self.seed + other))
 
-    def probe_all(self) -> list[Outcome]:
+    def _shared(self, trials: list["Trial"]) -> list[Outcome]:
+        """The probes dealt out among trials that run at the same time; their outcomes in the probes' order."""
+        probes, many = self.probes(), len(trials)
+        with ThreadPoolExecutor(many) as pool:
+            parts = list(pool.map(lambda trial, first: trial.probe_all(probes[first::many]), trials, range(many)))
+        self.load_failure = next((trial.load_failure for trial in trials if trial.load_failure), None)
+        dealt = {first + many * turn: outcome for first, part in enumerate(parts) for turn, outcome in enumerate(part)}
+        return [dealt[number] for number in sorted(dealt)]
+
+    def probe_all(self, probes: Sequence[Probe] | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for probe in self.probes():
+        for probe in self.probes() if probes is None else probes:
             outcomes.append(self.outcome(probe.name, probe))
             ended = outcomes[-1].ended
             if self.load_failure or (ended and (ended.kind != "crashed" or self._starts >= _FRESH_STARTS)):
