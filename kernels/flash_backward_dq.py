@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.launching import choose, power_of_two, require_attention, require_backward
+from kernels.launching import choose, not_compiled_in, power_of_two, require_attention, require_backward
 
 # head size -> KiB of shared memory a block needs -> tiles; chosen by sweeps on an H200 (course_lib.tune), compiled for the others
 CONFIGS = {
@@ -98,6 +98,9 @@ def flash_backward_dq_kernel(
     tl.store(dq_ptrs, (dq * scale).to(dq_ptr.dtype.element_ty), mask=mine)
 
 
+one_query = not_compiled_in(flash_backward_dq_kernel, "N_Q")  # a length of 1 as a constant is compiled wrongly
+
+
 def flash_backward_dq(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor,
     causal: bool = False, scale: float | None = None, config: dict | None = None,
@@ -116,7 +119,8 @@ def flash_backward_dq(
     if dq.numel():
         BLOCK_D = power_of_two(D)
         config = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
-        flash_backward_dq_kernel[(triton.cdiv(N_Q, config["BLOCK_M"]) * B * H,)](
+        kernel = flash_backward_dq_kernel if N_Q > 1 else one_query
+        kernel[(triton.cdiv(N_Q, config["BLOCK_M"]) * B * H,)](
             q, k, v, dout, lse, delta, dq, q.stride(), k.stride(), v.stride(), dout.stride(), dq.stride(),
             H, H // H_KV, N_Q, N_KV, scale, scale * 1.4426950408889634, D=D, BLOCK_D=BLOCK_D, CAUSAL=causal, **config,
         )  # fmt: skip

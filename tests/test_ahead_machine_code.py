@@ -38,9 +38,45 @@ def test_what_writes_a_register():
     assert unwritten("") == []
 
 
+# as the same assembler made it of flash_backward_dq for one query and one key: UR10 is read, and set only afterwards
+TOO_LATE = """
+        /*3430*/                   USGXT.U32 UR52, UR8, 0xe ;
+        /*3480*/                   UIADD3 UR54, UP0, UR10, 0x2, URZ ;
+        /*3490*/                   UIADD3.X UR55, UR10, -0x7fffffe0, URZ, UP0, !UPT ;
+        /*3730*/                   UIADD3.64 UR10, UR54, 0x7e, URZ ;
+        /*3bd0*/                   EXIT ;
+"""
+
+
+def test_a_register_set_too_late_is_seen():
+    set_before = TOO_LATE.replace("        /*3430*/", "        /*3410*/   UMOV UR8, URZ ;\n        /*3420*/   UMOV UR10, UR8 ;\n        /*3430*/")
+    assert unwritten(TOO_LATE) == ["UR8", "UR10"] and unwritten(set_before) == []
+
+
+def test_every_way_must_have_set_it():
+    """A loop that sets it for its next turn has not set it for the first, and a condition sets it on one side alone."""
+    loop = """
+        /*0000*/   UMOV UR4, URZ ;
+.L_x_1:
+        /*0010*/   UIADD3 UR5, UR4, 0x1, URZ ;
+        /*0020*/   UIADD3 UR4, UR5, 0x1, URZ ;
+        /*0030*/   @P0 BRA `(.L_x_1) ;
+        /*0040*/   @!P1 BRA `(.L_x_2) ;
+        /*0050*/   UMOV UR6, UR4 ;
+        /*0060*/   EXIT ;
+.L_x_2:
+        /*0070*/   UMOV UR7, UR6 ;
+        /*0080*/   EXIT ;
+"""
+    assert unwritten(loop) == ["UR6"]  # set on the other side alone
+    assert unwritten(loop.replace("UMOV UR4, URZ", "UMOV UR6, URZ")) == ["UR4"]  # before the loop's own
+    assert unwritten(loop.replace("UMOV UR4, URZ", "UMOV.64 UR4, URZ").replace("UR6", "UR5")) == []
+    assert unwritten(loop.replace(".L_x_2:\n        /*0070*/", ".L_x_2:\n        /*0000*/")) == ["UR6"]  # another function begins with nothing set
+
+
 def test_what_a_product_reads():
     """The address of a left operand that comes in registers is not read, that of the right one is two registers further."""
-    right = "        /*0050*/   UIADD3.64 UR22, UR18, 0x7e, URZ ;\n        /*0060*/   ULDC.64 UR18, c[0x0][0x208] ;\n"
+    right = "        /*0050*/   ULDC.64 UR18, c[0x0][0x208] ;\n        /*0060*/   UIADD3.64 UR22, UR18, 0x7e, URZ ;\n"
     assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, R64, gdesc[UR20], R24 ;") == []
     assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR20].tnspB, R24 ;") == ["UR20", "UR21"]
     assert unwritten(right + "        /*0070*/   HGMMA.64x64x16.F32.BF16 R24, R64, gdesc[UR8].tnspB, R24 ;") == ["UR10", "UR11"]

