@@ -78,7 +78,7 @@ def main() -> None:
     for careful in (False, True):
         inputs = [drawn(*problem, careful) for problem in PROBLEMS]
         for config in fitting:
-            rates = [measured(lambda i=i, p=p: paged_prefill(*i, p[1], config=config), p) for i, p in zip(inputs, PROBLEMS, strict=True)]
+            rates = [measured(lambda i=i, p=p, c=config: paged_prefill(*i, p[1], config=c), p) for i, p in zip(inputs, PROBLEMS, strict=True)]
             rows.append({"kernel": "paged", **config, "mask": "every tile" if careful else "edges", **dict(zip(names, rates, strict=True))})
             print(rows[-1], flush=True)
     title = "Paged prefill, bf16, GQA 32/8, D = 128, blocks of 16: TFLOP/s by tiles, and with a mask on every tile"

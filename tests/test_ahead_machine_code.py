@@ -84,7 +84,7 @@ def test_what_a_product_reads():
 
 @pytest.mark.slow
 def test_the_disassembler_is_there(tmp_path):
-    """A kernel really compiled, for one query: the length is no constant of it; its machine code is read, and is whole."""
+    """Kernels really compiled, for one query: the length is no constant of them; their machine code is read, and is whole."""
     pytest.importorskip("triton")
 
     program = """
@@ -92,17 +92,27 @@ import torch
 from tools.ahead_child import absent_gpu
 from tools.ahead_machine_code import unwritten_in
 from kernels.flash_backward_dkdv import flash_backward_dkdv
-q, k, rows = torch.empty(2, 4, 1, 128, dtype=torch.bfloat16, device="meta"), torch.empty(2, 4, 71, 128, dtype=torch.bfloat16, device="meta"), torch.empty(2, 4, 1, device="meta")
-dout = torch.empty(2, 4, 1, 257, dtype=torch.bfloat16, device="meta")[..., 1::2]
+from kernels.flash_backward_dq import flash_backward_dq
+from kernels.flash_window_backward import flash_window_backward
+from kernels.flash_window_backward_dq import flash_window_backward_dq
+def empty(*shape):
+    return torch.empty(*shape, dtype=torch.bfloat16, device="meta")
+q, k, rows = empty(2, 4, 1, 128), empty(2, 4, 71, 128), torch.empty(2, 4, 1, device="meta")
+one, v, row = empty(1, 4, 1, 256), empty(1, 4, 1, 513)[..., 1::2], torch.empty(1, 4, 1, device="meta")
 with absent_gpu(90, 227) as found:
-    flash_backward_dkdv(q, k, k, dout, rows, rows)
-lengths = [any(name == "N_Q" and (i,) in kernel.src.constants for i, name in enumerate(kernel.src.fn.arg_names)) for kernel in found]
-print(lengths, len(found), [unwritten_in(kernel.asm["cubin"]) for kernel in found], sum(len(kernel.asm["cubin"]) for kernel in found) > 10000)
+    flash_backward_dkdv(q, k, k, empty(2, 4, 1, 257)[..., 1::2], rows, rows)
+    flash_backward_dq(one, one, v, one, row, row)
+    flash_window_backward(q, k, k, q, rows, rows, 5)
+    flash_window_backward_dq(one, one, v, one, row, row, 5)
+for kernel in found:
+    length = any(name == "N_Q" and (i,) in kernel.src.constants for i, name in enumerate(kernel.src.fn.arg_names))
+    print(kernel.src.fn.__name__, length, unwritten_in(kernel.asm["cubin"]), len(kernel.asm["cubin"]) > 10000)
 """
 
     environment = {**{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}, "TRITON_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
-    assert ran.stdout.strip() == "[False] 1 [[]] True", ran.stderr[-2000:]
+    kernels = ("flash_backward_dkdv", "flash_backward_dq", "flash_window_dkdv", "flash_window_dq", "flash_window_dq")
+    assert ran.stdout.splitlines() == [f"{kernel}_kernel False [] True" for kernel in kernels], ran.stdout + ran.stderr[-2000:]
 
 
 def test_what_is_no_machine_code_is_refused():

@@ -221,7 +221,9 @@ def test_prefill_hides_the_keys_behind_an_entry_that_names_no_block(entry, bad):
     out = paged_prefill(q, *pages, tables, int32(0, 9), int32(90), 9, config=ROWS)
     at = torch.arange(90)
     seen = (at[None, :] <= torch.arange(9)[:, None] + 81) & (at // 16 != entry)[None, :]
-    wanted = torch.nn.functional.scaled_dot_product_attention(*(x.double() for x in (q.transpose(0, 1), *(x[0].expand(2, -1, -1) for x in (k, v)))), seen)
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        *(x.double() for x in (q.transpose(0, 1), *(x[0].expand(2, -1, -1) for x in (k, v)))), seen
+    )
     assert torch.allclose(out.double(), wanted.transpose(0, 1), atol=3e-6)
 
 

@@ -103,6 +103,16 @@ def test_the_environment_is_put_back(monkeypatch):
     assert os.environ["COURSE_HOME"] == "before" and "COURSE_NEW" not in os.environ
 
 
+def test_the_slowest_cells_are_named():
+    def cell(seconds: str, source: str, *tags: str) -> dict:
+        times = {"iopub.execute_input": "2026-12-01T10:00:00.000000Z", "shell.execute_reply": f"2026-12-01T10:00:{seconds}Z"}
+        return {"source": source, "metadata": {"tags": list(tags), "execution": times}}
+
+    cells = [cell("02.500000", "x = 1\ncheck(x)\n"), cell("09.000000", "def f(): ...", "exercise:f"), cell("01.000000", ""), {"source": "# words"}]
+    assert run_notebooks.slowest(cells, 2) == [(9.0, "f"), (2.5, "check(x)")]
+    assert run_notebooks.slowest(cells, 9)[2:] == [(1.0, "")] and run_notebooks.slowest([], 3) == []
+
+
 def test_statuses_of_a_learner_without_progress(tmp_path):
     assert run_notebooks.statuses(tmp_path) == {}
     (tmp_path / ".course").mkdir()

@@ -68,7 +68,9 @@ def _instruction(conditional: bool, operation: str, text: str) -> Instruction:
     wide = 4 if ".128" in operation else 2 if ".64" in operation or ".WIDE" in operation else 1
     writes = set(range(int(target[1]), int(target[1]) + wide)) if target else set()
     reads = {n for part in operands[1 if target else 0 :] for n in _read(part, operands)}
-    ends = operation.split(".")[0] in ("BRA", "EXIT", "RET", "BRX", "JMP", "KILL") and not (conditional or operands[0].startswith(("P", "!P", "UP", "!UP")))
+    ends = operation.split(".")[0] in ("BRA", "EXIT", "RET", "BRX", "JMP", "KILL") and not (
+        conditional or operands[0].startswith(("P", "!P", "UP", "!UP"))
+    )
     return Instruction(reads, writes, not ends, re.findall(r"\.L\w+", text))
 
 
