@@ -75,6 +75,11 @@ def test_too_slow(course):
     assert problem.startswith("it took ") and problem.endswith(" s; at most 0")
 
 
+def test_a_slow_run_still_says_how_its_exercises_ended(course):
+    slow, ended = problems(course("x = 1", exercise=True), limit=0.0)
+    assert slow.startswith("it took ") and "is not written yet" in ended
+
+
 def test_a_dead_kernel_is_a_problem_and_not_the_end_of_the_runner(course):
     assert "DeadKernelError" in problems(course("import os; os._exit(0)"))[0]
 

@@ -72,10 +72,10 @@ def run(path: Path, mode: str, home: Path, root: Path = ROOT, limit: float = LIM
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             result.problems.append(_what_failed(notebook, error))
     result.seconds = time.perf_counter() - start
-    if result.seconds > limit:
-        result.problems.append(f"it took {result.seconds:.0f} s; at most {limit:.0f}")
     if result.problems:
         return result  # how the exercises ended says nothing after that
+    if result.seconds > limit:
+        result.problems.append(f"it took {result.seconds:.0f} s; at most {limit:.0f}")
     cells = {name: cell for cell in notebook.cells if (name := tagged(cell, "exercise"))}
     found = statuses(home)
     result.problems += [problem for name, cell in cells.items() for problem in wrong_ending(name, cell, found.get(name), mode)]
