@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -78,6 +79,13 @@ def look(function: Callable, *args, target: int = 90, **kwargs) -> Inside:
     if "error" in reply:
         raise ValueError(f"inside.look: {function.__name__} was refused: {reply['error']}")
     return Inside(**reply)
+
+
+def looks(kernels: dict[str, tuple[Callable, int]], *args, **kwargs) -> dict[str, Inside]:
+    """{name: (function, target)}, each as look(function, *args, target=target, **kwargs) takes it; the children work at the same time."""
+    with ThreadPoolExecutor(max(1, min(len(kernels), os.cpu_count() or 1))) as pool:
+        waiting = {name: pool.submit(look, function, *args, target=target, **kwargs) for name, (function, target) in kernels.items()}
+        return {name: made.result() for name, made in waiting.items()}
 
 
 def _reference(function: Callable) -> dict:

@@ -257,7 +257,9 @@ def test_a_look_inside_needs_no_gpu():
     from kernels.flash_forward_descriptors import flash_attention_forward
 
     x = torch.empty(1, 2, 256, 64, dtype=torch.float16, device="meta")
-    ours, tma = inside.look(flash_forward, x, x, x, target=80), inside.look(flash_attention_forward, x, x, x, target=90)
+    kernels = inside.looks({"ours": (flash_forward, 80), "tma": (flash_attention_forward, 90)}, x, x, x)
+    ours, tma = kernels.values()
+    assert list(kernels) == ["ours", "tma"] and inside.looks({}) == {}
     assert ours.counts["mma"] and not ours.counts["wgmma"] and ours.counts["cp.async"] and ours.counts["ex2"]
     assert tma.counts["wgmma"] and tma.counts["TMA"] and 0 < tma.registers <= 255 and tma.shared > 0
     assert "sm_80" in repr(inside.compared({"a": ours, "b": tma}))
