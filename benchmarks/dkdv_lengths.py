@@ -1,4 +1,4 @@
-"""What it is worth that Triton knows which lengths are multiples of 16: flash_backward_dkdv's kernel beside the one that is not told (its `one_query`).
+"""What it is worth that Triton knows which lengths are multiples of 16: flash_backward_dkdv's kernel beside the one that is not told (its `length_one`).
 
 python benchmarks/dkdv_lengths.py [FOLDER]
 """
@@ -24,7 +24,7 @@ def measured(D: int, kv_heads: int, causal: bool, N: int) -> dict:
     q, k, v, dout = (torch.randn(B, h, N, D, device="cuda", dtype=torch.bfloat16) for h in (HEADS, kv_heads, kv_heads, HEADS))
     rows, took = torch.randn(B, HEADS, N, device="cuda"), {"told": [], "not told": []}
     for _ in range(3):
-        for name, kernel in (("told", file.flash_backward_dkdv_kernel), ("not told", file.one_query)):
+        for name, kernel in (("told", file.flash_backward_dkdv_kernel), ("not told", file.length_one)):
             with mock.patch.object(file, "flash_backward_dkdv_kernel", kernel):
                 took[name].append(1e3 * do_bench_cudagraph(lambda: file.flash_backward_dkdv(q, k, v, dout, rows, rows, causal=causal), rep=15))
     told, untold = (min(times) for times in took.values())

@@ -105,7 +105,7 @@ def flash_window_dkdv_kernel(
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=mine)
 
 
-one_query = not_compiled_in(flash_window_dkdv_kernel, "N_Q")  # as in flash_backward_dkdv, whose loop this is
+length_one = not_compiled_in(flash_window_dkdv_kernel, "N_Q", "N_KV")  # as in flash_backward_dkdv, whose loop this is
 
 
 def flash_window_backward(
@@ -127,7 +127,7 @@ def flash_window_backward(
     if dk.numel():
         BLOCK_D = power_of_two(D)
         tiles = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
-        kernel = flash_window_dkdv_kernel if N_Q > 1 else one_query
+        kernel = flash_window_dkdv_kernel if min(N_Q, N_KV) > 1 else length_one
         kernel[(triton.cdiv(N_KV, tiles["BLOCK_N"]) * B * H_KV,)](
             q, k, v, dout, lse, delta, dk, dv, q.stride(), k.stride(), v.stride(), dout.stride(), dk.stride(), dv.stride(),
             H_KV, H // H_KV, N_Q, N_KV, window, scale, scale * 1.4426950408889634, D=D, BLOCK_D=BLOCK_D, **tiles,

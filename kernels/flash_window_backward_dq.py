@@ -96,7 +96,7 @@ def flash_window_dq_kernel(
     tl.store(dq_ptrs, (dq * scale).to(dq_ptr.dtype.element_ty), mask=mine)
 
 
-one_query = not_compiled_in(flash_window_dq_kernel, "N_Q")  # as in flash_backward_dq, whose loop this is
+length_one = not_compiled_in(flash_window_dq_kernel, "N_Q", "N_KV")  # as in flash_backward_dq, whose loop this is
 
 
 def flash_window_backward_dq(
@@ -112,7 +112,7 @@ def flash_window_backward_dq(
     if dq.numel():
         BLOCK_D = power_of_two(D)
         config = config or choose(CONFIGS[max(64, BLOCK_D)], q.device, q.element_size())
-        kernel = flash_window_dq_kernel if N_Q > 1 else one_query
+        kernel = flash_window_dq_kernel if min(N_Q, N_KV) > 1 else length_one
         kernel[(triton.cdiv(N_Q, config["BLOCK_M"]) * B * H,)](
             q, k, v, dout, lse, delta, dq, q.stride(), k.stride(), v.stride(), dout.stride(), dq.stride(),
             H, H // H_KV, N_Q, N_KV, window, scale, scale * 1.4426950408889634, D=D, BLOCK_D=BLOCK_D, **config,

@@ -33,7 +33,7 @@ def choose(configs: dict[int, dict], device: torch.device, itemsize: int = 2) ->
 def not_compiled_in(kernel, *lengths: str):
     """The same kernel for a length of 1, which Triton otherwise compiles in as a constant, as it does multiples of 16 (those make it faster).
 
-    Constant zeros in the left operand of a product then lead the assembler of CUDA 12.8 astray on sm_90: see tools/ahead_machine_code.py.
+    Constant zeros in an operand of a product then lead the assembler of CUDA 12.8 astray on sm_90: see tools/ahead_machine_code.py.
     """
     return triton.jit(kernel.fn, do_not_specialize=list(lengths))
 

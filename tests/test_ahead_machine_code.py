@@ -84,7 +84,7 @@ def test_what_a_product_reads():
 
 @pytest.mark.slow
 def test_the_disassembler_is_there(tmp_path):
-    """Kernels really compiled, for one query: the length is no constant of them; their machine code is read, and is whole."""
+    """Kernels really compiled, for one query or one key: no length is a constant of them; their machine code is read, and is whole."""
     pytest.importorskip("triton")
 
     program = """
@@ -99,19 +99,20 @@ def empty(*shape):
     return torch.empty(*shape, dtype=torch.bfloat16, device="meta")
 q, k, rows = empty(2, 4, 1, 128), empty(2, 4, 71, 128), torch.empty(2, 4, 1, device="meta")
 one, v, row = empty(1, 4, 1, 256), empty(1, 4, 1, 513)[..., 1::2], torch.empty(1, 4, 1, device="meta")
+many, of_many = empty(2, 4, 9, 256), torch.empty(2, 4, 9, device="meta")
 with absent_gpu(90, 227) as found:
     flash_backward_dkdv(q, k, k, empty(2, 4, 1, 257)[..., 1::2], rows, rows)
-    flash_backward_dq(one, one, v, one, row, row)
-    flash_window_backward(q, k, k, q, rows, rows, 5)
+    flash_backward_dq(many, one.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1), many, of_many, of_many)
     flash_window_backward_dq(one, one, v, one, row, row, 5)
+    flash_window_backward(q, k, k, q, rows, rows, 5)
 for kernel in found:
-    length = any(name == "N_Q" and (i,) in kernel.src.constants for i, name in enumerate(kernel.src.fn.arg_names))
+    length = any(name in ("N_Q", "N_KV") and (i,) in kernel.src.constants for i, name in enumerate(kernel.src.fn.arg_names))
     print(kernel.src.fn.__name__, length, unwritten_in(kernel.asm["cubin"]), len(kernel.asm["cubin"]) > 10000)
 """
 
     environment = {**{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}, "TRITON_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
-    kernels = ("flash_backward_dkdv", "flash_backward_dq", "flash_window_dkdv", "flash_window_dq", "flash_window_dq")
+    kernels = ("flash_backward_dkdv", "flash_backward_dq", "flash_window_dq", "flash_window_dkdv", "flash_window_dq")
     assert ran.stdout.splitlines() == [f"{kernel}_kernel False [] True" for kernel in kernels], ran.stdout + ran.stderr[-2000:]
 
 
