@@ -71,7 +71,12 @@ def test_every_way_must_have_set_it():
     assert unwritten(loop) == ["UR6"]  # set on the other side alone
     assert unwritten(loop.replace("UMOV UR4, URZ", "UMOV UR6, URZ")) == ["UR4"]  # before the loop's own
     assert unwritten(loop.replace("UMOV UR4, URZ", "UMOV.64 UR4, URZ").replace("UR6", "UR5")) == []
-    assert unwritten(loop.replace(".L_x_2:\n        /*0070*/", ".L_x_2:\n        /*0000*/")) == ["UR6"]  # another function begins with nothing set
+
+
+def test_another_function_begins_with_nothing_set():
+    two = "        /*0000*/   UMOV UR4, URZ ;\n        /*0010*/   EXIT ;\n        /*0000*/   UMOV UR5, UR4 ;\n        /*0010*/   EXIT ;\n"
+    assert unwritten(two) == ["UR4"]
+    assert unwritten(two.replace("/*0010*/   EXIT", "/*0010*/   NOP", 1).replace("/*0000*/   UMOV UR5", "/*0020*/   UMOV UR5")) == []
 
 
 def test_what_a_product_reads():

@@ -344,8 +344,10 @@ def test_the_second_time_around_torch_may_not_do_the_work_either():
         servers.close()
 
 
-@pytest.mark.parametrize("text", [KERNEL, BY_TORCH, KERNEL.replace("def double_and_mask(", "def double_and_mask(n, *,")])
-def test_trials_that_share_the_probes_find_what_one_finds(text):
+@pytest.mark.parametrize(
+    "text, status", [(KERNEL, "passed"), (BY_TORCH, "passed"), (KERNEL.replace("def double_and_mask(", "def double_and_mask(n, *, "), "failed")]
+)
+def test_trials_that_share_the_probes_find_what_one_finds(text, status):
     """As four processes do on a GPU, here interpreted: every probe once, in their order, whoever ran it; also where each call fails."""
     servers, seen = Servers(), []
     try:
@@ -357,6 +359,7 @@ def test_trials_that_share_the_probes_find_what_one_finds(text):
                 trial.close()
     finally:
         servers.close()
+    assert {found for _, found, _ in seen[0][:-1]} == {status}
     assert seen[0] == seen[1] and len(seen[0]) == len(CHECKS["double_and_mask"].probes(torch.Generator().manual_seed(3))) + 1
 
 

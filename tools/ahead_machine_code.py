@@ -1,8 +1,8 @@
-"""Reads the machine code that the assembler made: does it use a register that nothing ever wrote?
+"""Reads the machine code that the assembler made: does it use a register before anything has written it?
 
 The assembler of CUDA 12.8 (in Triton 3.6 and 3.7) can do that on sm_90: given a product whose left operand is partly a constant 0, it took the
-address of the right one from a uniform register that it had not set yet, or never set, and the backward kernels gave wrong gradients for one query.
-The interpreter cannot show it, and a GPU shows it only on such a length. Knows nothing of kernels.
+address of the right one from a uniform register that it had not set yet, or never set, and the backward kernels gave wrong gradients for one query or
+one key. The interpreter cannot show it, and a GPU shows it only on such a length. What no way reaches is not looked at. Knows nothing of kernels.
 """
 
 import re
